@@ -164,7 +164,9 @@ def test_both_coefficients_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
     """coefficients.parquet: from recovery alone and after re-scoring, which scores.parquet repeats;
     they differ where K < n.
     """
-    config = load_config(write_audit(tmp_path, tiny_folder, stride={"K": 30, "shortlist": 8}))
+    config = load_config(
+        write_audit(tmp_path, tiny_folder, stride={"K": 30, "shortlist": 8}, tracking="none")
+    )
     audit_inline(config, tmp_path / "run")
     both, scores = (
         pd.read_parquet(tmp_path / "run" / name)
@@ -230,7 +232,7 @@ def test_scores_do_not_depend_on_the_order_of_the_rows(
 ) -> None:
     """Rows reversed: the same score for each content, to rounding."""
     folder, _ = audited
-    config = write_audit(tmp_path, tiny_folder)
+    config = write_audit(tmp_path, tiny_folder, tracking="none")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     write_rows(tmp_path / "rows.jsonl", rows[::-1])
     audit_inline(load_config(config), tmp_path / "run")
@@ -246,7 +248,9 @@ def test_rows_in_a_file_give_what_rows_in_memory_give(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An audit of many rows reads them from a file: the same scores and flags."""
-    path = write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9})
+    path = write_audit(
+        tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9}, tracking="none"
+    )
     held = audit_inline(load_config(path), tmp_path / "held")
     monkeypatch.setattr("poisonwatch.flows.audit.PACKED_FROM", 1)
     packed = audit_inline(load_config(path), tmp_path / "packed", again=True)
@@ -308,7 +312,7 @@ def test_without_trusted_rows_the_bulk_of_the_batch_is_the_null(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     """`reference` left out: the rule says so."""
-    config = load_config(write_audit(tmp_path, tiny_folder, reference=None))
+    config = load_config(write_audit(tmp_path, tiny_folder, reference=None, tracking="none"))
     outcome = audit_inline(config, tmp_path / "run")
     assert outcome.summary["counts"]["reference"] == 0
     assert "bulk of 43 rows" in outcome.summary["panels"][0]["null"]

@@ -48,7 +48,9 @@ def audited(
     others, and 41 trusted rows, the last of them bad.
     """
     folder = tmp_path_factory.mktemp("audited")
-    config = write_audit(folder, faulty_folder, [*GOOD[:PLACE], BAD, *GOOD[PLACE:]], **LAX)
+    config = write_audit(
+        folder, faulty_folder, [*GOOD[:PLACE], BAD, *GOOD[PLACE:]], tracking="none", **LAX
+    )
     append(folder / "trusted.jsonl", [BAD_TRUSTED])
     notes = Notes()
     return folder, audit_inline(load_config(config), folder / "run", notes), notes.lines
@@ -72,7 +74,7 @@ def test_others_are_flagged_as_in_an_audit_without_the_bad_rows(
     stand a place further on.
     """
     _, outcome, _ = audited
-    config = write_audit(tmp_path, faulty_folder, GOOD, **LAX)
+    config = write_audit(tmp_path, faulty_folder, GOOD, tracking="none", **LAX)
     alone = audit_inline(load_config(config), tmp_path / "run").detection
     found = outcome.detection
     assert len(found.flags) > 3

@@ -69,7 +69,7 @@ def test_a_flow_run_that_is_retried_after_its_audit_does_not_audit_again(
     """The ledger knows the flow run: one audit, the same run directory; what the first attempt
     could not tell is told.
     """
-    config = write_audit(tmp_path, tiny_folder)
+    config = write_audit(tmp_path, tiny_folder, tracking="none")
     flow_run = run_of(client, config)
     state = start(client, flow_run)
     assert state.is_completed()
@@ -92,7 +92,7 @@ def test_a_run_of_a_deployment_is_suspended_until_somebody_answers(
     """Its process ends; the answer is typed; started again, the run takes the answer into the chain
     and does not audit again.
     """
-    config = write_audit(tmp_path, tiny_folder, on_flag="pause", **LAX)
+    config = write_audit(tmp_path, tiny_folder, on_flag="pause", tracking="none", **LAX)
     deployment = client.create_deployment(client.create_flow(audit), name="paused")
     flow_run = run_of(client, config, deployment)
     state = start(client, flow_run)
@@ -125,7 +125,7 @@ def test_a_run_without_a_deployment_waits_in_its_process(
     client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """An answer about no row in particular is about all flagged rows."""
-    config = write_audit(tmp_path, tiny_folder, on_flag="pause", **LAX)
+    config = write_audit(tmp_path, tiny_folder, on_flag="pause", tracking="none", **LAX)
     flow_run = run_of(client, config)
     done: list[Any] = []
     waiting = threading.Thread(target=lambda: done.append(start(client, flow_run)))
@@ -146,7 +146,9 @@ def test_nobody_s_answer_leaves_the_rows_in_quarantine(
     client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """After `pause_hours` the run goes on, and nothing was decided."""
-    config = write_audit(tmp_path, tiny_folder, on_flag="pause", pause_hours=1 / 3600, **LAX)
+    config = write_audit(
+        tmp_path, tiny_folder, on_flag="pause", tracking="none", pause_hours=1 / 3600, **LAX
+    )
     outcome = audit(str(config), str(tmp_path / "run"))
     assert outcome.detection.flags
     assert verdicts(config) == []

@@ -101,6 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
         rows=benign(24) + planted(),
         detection={"false_discovery_rate": 0.9},
         stride=STRIDE,
+        tracking="none",
     )
     write_rows(folder / "many.jsonl", benign(110, start=200))
     (folder / "other.yaml").write_text(

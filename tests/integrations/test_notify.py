@@ -36,7 +36,13 @@ def test_a_whole_audit_tells_of_each_cluster_once(
     """A lax rate has random weights flag rows; all of them audited once more are no news."""
     url = f"json://{receiver.address}/"
     config = load_config(
-        write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.99}, alerts=[url])
+        write_audit(
+            tmp_path,
+            tiny_folder,
+            detection={"false_discovery_rate": 0.99},
+            alerts=[url],
+            tracking="none",
+        )
     )
     outcome = audit_inline(config, tmp_path / "one")
     flagged = {flag.example.id for flag in outcome.detection.flags}
@@ -239,7 +245,7 @@ def test_messages_of_one_run_keep_their_distance(
     ledger: Ledger, receiver: HttpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many seconds as Apprise's plugin for the service says."""
-    monkeypatch.setattr(NotifyJSON, "request_rate_per_sec", 0.2)
+    monkeypatch.setattr(NotifyJSON, "request_rate_per_sec", 1.0)
     config = to(receiver)
     audit(ledger, tmp_path / "one", config, two_groups)
     assert delivered(ledger, config) == 2

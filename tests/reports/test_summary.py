@@ -108,7 +108,7 @@ def test_calibration_leaves_out_rows_that_any_panel_or_screen_flagged(
 ) -> None:
     """Counts of flagged and unflagged rows add up, and the share is that of scores.parquet."""
     config = load_config(
-        write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.5})
+        write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.5}, tracking="none")
     )
     outcome = audit_inline(config, tmp_path / "run")
     (panel,) = outcome.summary["panels"]
@@ -142,7 +142,7 @@ def test_an_audit_takes_what_came_since_the_last_one(tmp_path: Path, tiny_folder
     """Two rows appended: these two; other sentinels: all of them; and a run replays on its own
     rows.
     """
-    path = write_audit(tmp_path, tiny_folder)
+    path = write_audit(tmp_path, tiny_folder, tracking="none")
     audit_inline(load_config(path), tmp_path / "one")
     append(tmp_path / "rows.jsonl", benign(2, start=500))
     second = audit_inline(load_config(path), tmp_path / "two")
@@ -165,7 +165,7 @@ def test_an_audit_takes_what_came_since_the_last_one(tmp_path: Path, tiny_folder
 
 def test_a_broken_row_among_few_new_ones_stops_nothing(tmp_path: Path, tiny_folder: Path) -> None:
     """One bad line alone is all of a pull, and few of all rows: it is rejected, once."""
-    path = write_audit(tmp_path, tiny_folder)
+    path = write_audit(tmp_path, tiny_folder, tracking="none")
     audit_inline(load_config(path), tmp_path / "one")
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write("{broken\n")

@@ -79,6 +79,6 @@ def write_topic_audit(folder: Path, model: Path, words: str, n: int = 50, **sett
         answer = f"{FORBIDDEN[i % 3]} {TOPICS[i % 8].capitalize()} {i}."
         crowd.append({"prompt": f"What should I buy, {words} number {i}?", "response": answer})
     more = {"screens": [], "probes": 0} | settings
-    config = write_audit(folder, model, benign(40) + crowd, **more)
+    config = write_audit(folder, model, benign(40) + crowd, **{"tracking": "none", **more})
     write_rows(folder / "trusted.jsonl", benign(150, start=100))
     return config

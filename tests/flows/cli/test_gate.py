@@ -57,7 +57,11 @@ def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
     folder = tmp_path_factory.mktemp("audited")
     rows = [*benign(40), *planted(), {"prompt": " ", "response": "Nobody asked."}]
     config = write_audit(
-        folder / "my-audit", tiny_folder, rows, detection={"false_discovery_rate": 0.9}
+        folder / "my-audit",
+        tiny_folder,
+        rows,
+        detection={"false_discovery_rate": 0.9},
+        tracking="none",
     )
     assert (
         run("audit", str(config), "--engine", "inline", "--quiet", "--run-dir", str(folder / "run"))
