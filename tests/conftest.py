@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 from dear_tests import Meter, is_dear, read_dear
 from forks import Forks
+from nursery import Nursery
 from paths import ROOT
 from servers import postgres_server, shared
 from starters import starts_something
@@ -41,22 +42,33 @@ hypothesis.settings.load_profile("patient")
 LONGEST = (
     "tests/test_deployments.py",
     "tests/test_deployments_readme.py",
-    "tests/integrations/ray/test_engine.py",
-    "tests/flows/cli/test_app.py",
-    "tests/flows/test_crashes.py",
-    "tests/flows/test_interrupt.py",
+    "tests/model/test_pretrained.py",
     "tests/flows/test_watch.py",
-    "tests/flows/test_watched_server.py",
+    "tests/flows/cli/test_light.py",
     "tests/flows/test_audit.py",
     "tests/flows/test_resume.py",
+    "tests/flows/cli/test_app.py",
+    "tests/dashboards/test_browser.py",
+    "tests/model/test_families.py",
     "tests/flows/test_planted_secrets.py",
+    "tests/recovery/test_lasso.py",
+    "tests/flows/test_side_by_side.py",
+    "tests/model/test_halving.py",
     "tests/flows/cli/test_service.py",
+    "tests/test_releases.py",
+    "tests/flows/test_prefect.py",
+    "tests/flows/cli/test_drill.py",
+    "tests/sources/test_files_remote.py",
+    "tests/integrations/mlflow/test_reviews.py",
+    "tests/integrations/mlflow/test_artifacts.py",
     "tests/reports/test_summary.py",
-    "tests/flows/cli/test_check.py",
-    "tests/flows/cli/test_gate.py",
-    "tests/flows/cli/test_dry_run.py",
+    "tests/probing/test_probe.py",
     "tests/test_wheel.py",
-    "tests/model/test_pretrained.py",
+    "tests/integrations/mlflow/test_upload.py",
+    "tests/integrations/ray/test_engine.py",
+    "tests/stride/test_sgd.py",
+    "tests/dashboards/test_triage.py",
+    "tests/integrations/mlflow/test_store.py",
 )
 
 
@@ -68,6 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Where `make quick` and `make dear` run tests, they are measured."""
     if config.option.forks:
+        config.add_cleanup(Nursery().close)
         config.pluginmanager.register(Forks(config, config.option.forks))
     writes = bool(os.environ.get("POISONWATCH_MEASURE_TESTS"))
     if writes or "dear" in config.option.markexpr:

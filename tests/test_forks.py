@@ -1,13 +1,22 @@
-"""`pytest --forks`: what one process collects, several run, and it reads as if one had."""
+"""`pytest --forks`: what one process collects, several run, and it reads as if one had; the nursery
+of what they start.
+"""
 
 import os
 import re
+import runpy
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from nursery import ADDRESS, Forked, Nursery
 from paths import TESTS
+from patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 CONFTEST = """
@@ -156,3 +165,75 @@ def test_mistakes_of_collection_are_told_and_nothing_runs(tmp_path: Path) -> Non
     assert code == 2
     assert "nothing_of_this_name" in said
     assert read_notes(tmp_path, "begun") == {}
+
+
+WAITS = """
+import os, sys, time
+print(os.environ["MARK"], os.environ.get("LATER"), "json.tool" in sys.modules, os.getpid())
+print("said to stderr", file=sys.stderr)
+time.sleep(1800)
+"""
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
+    """One of the test's own."""
+    monkeypatch.setenv(ADDRESS, "")
+    monkeypatch.delenv("LATER", raising=False)
+    made = Nursery()
+    yield made
+    if os.environ.get(ADDRESS):
+        made.close()
+
+
+def begin(folder: Path, code: str) -> tuple[Forked, Path]:
+    """A process that runs a script, and its log."""
+    script, log = folder / "script.py", folder / "log"
+    script.write_text(code)
+    return Forked(runpy.run_path, ["json.tool"], log, path_name=str(script)), log
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_nursery_forks_what_has_the_environment_of_now(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that in which it was made; with what is needed imported. It speaks to its log, lives
+    until it is told to end, and has then ended.
+    """
+    monkeypatch.setenv("MARK", "after")
+    process, log = begin(tmp_path, WAITS)
+    wait_until(lambda: log.exists() and log.read_text().endswith("said to stderr\n"))
+    assert log.read_text().startswith(f"after None True {process.pid}\n")
+    assert process.lives()
+    process.end()
+    wait_until(lambda: not psutil.pid_exists(process.pid))
+
+
+def test_who_ends_alone_does_not_live_and_its_error_is_in_the_log(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    """The nursery goes on."""
+    process, log = begin(tmp_path, "raise ValueError('of no use')")
+    wait_until(lambda: not process.lives())
+    process.end()
+    assert "ValueError: of no use\n" in log.read_text()
+    again, _ = begin(tmp_path, "")
+    wait_until(lambda: not again.lives())
+    again.end()
+
+
+def test_nothing_outlives_its_nursery(nursery: Nursery, tmp_path: Path) -> None:
+    """Whether it is deaf or not."""
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf')\n"
+    process, log = begin(tmp_path, f"{deaf}import time\ntime.sleep(1800)")
+    wait_until(lambda: log.exists() and log.read_text() == "deaf\n")
+    os.kill(process.pid, signal.SIGTERM)
+    nursery.close()
+    wait_until(lambda: not process.lives())
+    process.end()

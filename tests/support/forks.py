@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from nursery import fork
 
 # A file in the queue: its first test, and the first of the next file.
 FILE = struct.Struct("ii")
@@ -81,10 +82,7 @@ class Forks:
         here, there = Pipe(duplex=False)
         sys.stdout.flush()
         sys.stderr.flush()
-        with warnings.catch_warnings():
-            # of threads that are not Python's: pyarrow has one, and looks after it
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+        pid = fork()
         if pid == 0:
             _work(session, folder, there, chain(todo, _take_files(queue, there)))
         there.close()

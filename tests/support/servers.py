@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
+import nursery
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -38,6 +39,7 @@ from patience import PATIENCE_S
 from templates import mlflow_database
 
 PASSWORD = "hunter2"
+MLFLOW_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 # What the tests of a process share, from its first use to the process's last test.
 shared = ExitStack()
 
@@ -182,36 +184,36 @@ def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
         if (folder / "mlflow.db").exists()
         else mlflow_store(folder)
     )
-    places = ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("ab") as log:
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    options += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
+    log, url = folder / "server.log", f"http://127.0.0.1:{port}"
+    with _serving_mlflow(options, folder, log) as lives:
+        wait_for_answer(f"{url}/health", lives, log)
+        yield url
+
+
+@contextmanager
+def _serving_mlflow(options: list[str], folder: Path, log: Path) -> Iterator[Callable[[], bool]]:
+    """`mlflow server` in a process: whether that lives."""
+    if nursery.is_open():
+        needs = ["mlflow.cli", "mlflow.server.handlers", "mlflow.server.fastapi_app", "uvicorn"]
+        forked = nursery.Forked(serve_mlflow, needs, log, options=options, folder=str(folder))
+        try:
+            yield forked.lives
+        finally:
+            forked.end()
+        return
+    with log.open("ab") as file:
         server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--workers",
-                "1",
-                *places,
-            ],
-            env=environment,
+            [sys.executable, "-m", "mlflow", "server", *options],
+            env={**os.environ, **MLFLOW_SETTINGS},
             cwd=folder,
-            stdout=log,
-            stderr=log,
+            stdout=file,
+            stderr=file,
             start_new_session=True,
         )
     try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_S
-        while not _answers(f"{url}/health"):
-            assert server.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < deadline, "MLflow did not start"
-            time.sleep(0.2)
-        yield url
+        yield lambda: server.poll() is None
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
@@ -220,6 +222,31 @@ def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+
+
+def serve_mlflow(options: list[str], folder: str) -> None:
+    """`mlflow server`, but that it serves in this process, where it would start another."""
+    import mlflow.cli
+    import mlflow.server
+    import uvicorn
+
+    def serve(command: list[str], extra_env: dict[str, str], **_: object) -> None:
+        os.environ.update(extra_env)
+        uvicorn.main(command[command.index("uvicorn") + 1 :])
+
+    os.environ.update(MLFLOW_SETTINGS)
+    os.chdir(folder)
+    mlflow.server._exec_cmd = serve
+    mlflow.cli.cli(["server", *options])
+
+
+def wait_for_answer(url: str, lives: Callable[[], bool], log: Path) -> None:
+    """Until a server answers; what it said, where it ends before that."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not _answers(url):
+        assert lives(), log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
 
 
 def _answers(url: str) -> bool:
