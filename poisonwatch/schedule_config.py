@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -48,6 +48,15 @@ Duration = Annotated[
     timedelta, BeforeValidator(_read_duration), PlainSerializer(write_duration, when_used="json")
 ]
 PingMoment = Literal["start", "success", "fail"]
+
+
+class ExpectedMoment(NamedTuple):
+    """When an audit is expected, in UTC: two times where the clock on the wall leaves its own out,
+    else twice the same.
+    """
+
+    earliest: datetime
+    latest: datetime
 
 
 class ScheduleConfig(Section):
@@ -109,20 +118,24 @@ class ScheduleConfig(Section):
         """
         if self.every is not None:
             return moment.astimezone(UTC) + self.every
-        return next(self._iterate_cron(moment))
+        return next(self._iterate_cron(moment)).earliest
 
     def find_gap(self, moment: datetime) -> timedelta:
         """The time between the two audits that are expected after `moment`."""
         if self.every is not None:
             return self.every
         first, second = islice(self._iterate_cron(moment), 2)
-        return second - first
+        return second.earliest - first.earliest
 
     def find_grace(self, moment: datetime) -> timedelta:
         """How late the audit after `moment` may be."""
-        if self.grace is not None:
-            return self.grace
-        return max(self.find_gap(moment) / 2, SHORTEST_GRACE)
+        grace = self.grace
+        if grace is None:
+            grace = max(self.find_gap(moment) / 2, SHORTEST_GRACE)
+        if self.cron is None:
+            return grace
+        expected = next(self._iterate_cron(moment))
+        return grace + (expected.latest - expected.earliest)
 
     def describe(self) -> str:
         """The schedule in words: "every 1 h"."""
@@ -143,22 +156,23 @@ class ScheduleConfig(Section):
         kept = {"every", "cron", "timezone", "grace"}
         return json.dumps(self.model_dump(mode="json", include=kept), sort_keys=True)
 
-    def _iterate_cron(self, moment: datetime) -> Iterator[datetime]:
+    def _iterate_cron(self, moment: datetime) -> Iterator[ExpectedMoment]:
         """The moments after `moment`, as Prefect counts them: a cron expression is of what the
         clock on the wall shows. An hour that comes twice counts once, the first time; one that is
-        left out in spring comes in the place of the hour before it.
+        left out in spring comes in the place of the hour before it (Prefect 3.8), or after it
+        (from 3.9 on): which of them, the server knows.
         """
         zone = ZoneInfo(self.timezone)
         wall = moment.astimezone(zone).replace(tzinfo=None)
         last = moment.astimezone(UTC)
         for at in _make_cron(str(self.cron), wall):
-            found = at.replace(tzinfo=zone).astimezone(UTC)
-            if found.astimezone(zone).replace(tzinfo=None) != at:
+            found = latest = at.replace(tzinfo=zone).astimezone(UTC)
+            if latest.astimezone(zone).replace(tzinfo=None) != at:
                 found = at.replace(tzinfo=zone, fold=1).astimezone(UTC)
             # In the hour that comes for the second time, its moments have passed.
             if found > last:
                 last = found
-                yield found
+                yield ExpectedMoment(found, latest)
 
 
 def _make_cron(expression: str, wall: datetime) -> CronSim:
