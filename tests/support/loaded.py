@@ -1,9 +1,10 @@
 """What a command of the command line imports, in a process of its own."""
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,37 @@ SCIENCE = frozenset({"scipy", "sklearn", "pandas", "matplotlib", "faiss"})
 SERVERS = frozenset({"mlflow", "prefect", "ray", "great_expectations"})
 HEAVY = MODEL | SCIENCE | SERVERS
 
+# What every command imports, however little it does, and what the ledger needs; then each command is
+# a fork. Whether these are light is seen as well: what they import, each command has.
 _RUN = """
-import json, sys
+import json, os, sys, traceback
+import poisonwatch.config_file, poisonwatch.ledger.ledger
 from poisonwatch.flows.cli import main
-try:
-    main(sys.argv[2:])
-finally:
-    with open(sys.argv[1], "w") as file:
+
+def run(arguments, listed, out, err):
+    for path, stream in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        code = ended.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with open(listed, "w") as file:
         json.dump(sorted({name.partition(".")[0] for name in sys.modules}), file)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+codes = []
+for arguments, *paths in json.load(sys.stdin):
+    pid = os.fork()
+    if pid == 0:
+        run(arguments, *paths)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(json.dumps(codes))
 """
 
 
@@ -34,16 +58,24 @@ class Done:
     heavy: set[str]
 
 
-def run_loading(folder: Path, *arguments: str, **environment: str) -> Done:
-    """Run `poisonwatch` with these arguments; `folder` takes a file of what was imported."""
-    listed = folder / "imported.json"
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(listed), *arguments],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    imported = set(json.loads(listed.read_text()))
-    return Done(done.returncode, done.stdout, done.stderr, HEAVY & imported)
+def run_loading(folder: Path, *commands: Sequence[str]) -> list[Done]:
+    """Run `poisonwatch` in a folder with each of these arguments, one after the other."""
+    with tempfile.TemporaryDirectory(prefix="poisonwatch-loaded-") as name:
+        paths = [
+            [f"{name}/{number}-{kind}" for kind in ("imported", "out", "err")]
+            for number in range(len(commands))
+        ]
+        asked = [[list(command), *places] for command, places in zip(commands, paths, strict=True)]
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN],
+            input=json.dumps(asked),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        read = [[Path(place).read_text() for place in places] for places in paths]
+    return [
+        Done(code, out, err, HEAVY & set(json.loads(imported)))
+        for code, (imported, out, err) in zip(json.loads(done.stdout), read, strict=True)
+    ]

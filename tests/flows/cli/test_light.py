@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from audits import planted, write_audit
 from ledgers import NAME, covered_ledger
-from loaded import MODEL, run_loading
+from loaded import MODEL, Done, run_loading
 
 from poisonwatch.config_file import load_config
 from poisonwatch.integrations.mlflow.runs import open_audit_run
@@ -74,10 +74,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def ended(folder: Path) -> dict[str, Done]:
+    """Each of the commands, run in order."""
+    done = run_loading(folder, *[command.split() for command in NOTHING_HEAVY])
+    return dict(zip(NOTHING_HEAVY, done, strict=True))
+
+
 @pytest.mark.parametrize("command", NOTHING_HEAVY)
-def test_a_light_command_imports_nothing_heavy(folder: Path, command: str) -> None:
+def test_a_light_command_imports_nothing_heavy(ended: dict[str, Done], command: str) -> None:
     """It comes to its own end, and neither models nor statistics nor servers' clients are there."""
-    done = run_loading(folder, *command.split())
+    done = ended[command]
     assert done.code == NOTHING_HEAVY[command], done.err
     assert done.heavy == set()
     assert "Traceback" not in done.err
@@ -87,11 +94,11 @@ def test_rows_for_review_bring_mlflow_and_no_model(folder: Path) -> None:
     """Where `sync` has something to tell it: Prefect stays away, where no server is configured."""
     config = folder / "reviewed.yaml"
     config.write_text((folder / "audit.yaml").read_text().replace("review: false", "review: true"))
-    done = run_loading(folder, "sync", str(config))
+    (done,) = run_loading(folder, ["sync", str(config)])
     assert "rows put up for review" in done.out
     assert "mlflow" in done.heavy
     assert not done.heavy & (MODEL | {"prefect", "sklearn", "great_expectations"})
     # they are there, and nobody has answered: the store's own tables say so
-    done = run_loading(folder, "sync", str(config))
+    (done,) = run_loading(folder, ["sync", str(config)])
     assert "0 rows put up for review" in done.out
     assert done.heavy == set()
