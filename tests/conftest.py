@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
+# Garbage in cycles is looked for after so many new objects. After 700, as Python does, it took a
+# twentieth of the time: what was imported since the collection was looked through again and again.
+GARBAGE_AFTER = 10_000
+
 # A machine may be busy: no test is to be quick, nor are the inputs that are drawn for it.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -113,6 +117,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(GARBAGE_AFTER)
         gc.enable()
 
 
