@@ -26,6 +26,9 @@ from poisonwatch.integrations.ray.engine import open_ray_engine
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.streamed import ShardWork, measure_locally
 
+# a Ray, for each of them
+pytestmark = pytest.mark.starts
+
 TWO = ComputeConfig(engine="ray", workers=2, threads=1)
 
 
