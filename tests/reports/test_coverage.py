@@ -1,6 +1,7 @@
 """What an audit did not look at: in its summary, in the terminal, in the report."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,17 @@ def test_it_is_told_in_the_terminal_in_inert_text(
     assert max(map(len, told)) <= 80
 
 
+@cache
+def show(text: str) -> Page:
+    """A report of rows like flagged ones, with the text in each."""
+    summary, detection, near = covered(text)
+    evidence = [replace(group(detection.flags[0], "x"), nearest=((),))]
+    return Page(render_report(summary, detection, [], evidence, near_copies=near))
+
+
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_the_report_shows_rows_like_flagged_ones(text: str) -> None:
     """As text: its tags are those of any other."""
-
-    def show(text: str) -> Page:
-        summary, detection, near = covered(text)
-        evidence = [replace(group(detection.flags[0], "x"), nearest=((),))]
-        return Page(render_report(summary, detection, [], evidence, near_copies=near))
-
     page, plain = show(text), show("plain")
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
     assert "1 row says nearly what a flagged row says, and was not flagged" in plain.text

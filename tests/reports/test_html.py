@@ -60,6 +60,7 @@ def past_audit(number: int, state: str = "committed", **summary: Any) -> PastAud
 
 
 @functools.cache
+@functools.cache
 def everywhere(text: str) -> str:
     """A report with the text in each place that a row, a sentinel or a configuration can write to."""
     flag = build_flag(
