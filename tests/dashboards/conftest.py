@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from browsing import asking, audit_of
 from playwright.sync_api import Browser, sync_playwright
 from starlette.testclient import TestClient
@@ -23,6 +24,17 @@ FLAGS = [
 @pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     return audit_of(tmp_path_factory.mktemp("audited"), tiny_folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_passwords() -> Iterator[None]:
+    """Hashing a password takes a fifth of a second, as it should (test_users_command.py), and tests
+    log in hundreds of times: here it takes next to nothing.
+    """
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("poisonwatch.dashboards.users._get_hasher", lambda: cheap)
+        yield
 
 
 @pytest.fixture

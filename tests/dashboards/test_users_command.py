@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 def test_a_password_is_typed_twice_and_never_shown(
     audit_file: Path, typed: tuple[str, ...], code: int
 ) -> None:
-    """On a real terminal."""
+    """On a real terminal; what is written costs as much to guess as it should."""
     ours, its = pty.openpty()
     command = [
         sys.executable,
@@ -154,3 +154,5 @@ def test_a_password_is_typed_twice_and_never_shown(
     assert all(line.encode() not in shown for line in typed)
     path = audit_file.parent / ".poisonwatch-users.json"
     assert path.exists() is (code == 0)
+    if code == 0:  # RFC 9106: 64 MiB, three passes, four lanes
+        assert "$argon2id$v=19$m=65536,t=3,p=4$" in path.read_text()
