@@ -44,11 +44,14 @@ def list_forgeries(site: Site) -> Iterator[Change]:
         rewritten()
         sign_all(site, make_other_signer())
 
+    def since_release_off() -> None:
+        cut_chain(ledger, after=release_head["number"])
+
     def ends_off() -> None:
-        cut_chain(ledger, 2)
+        cut_chain(ledger, after=release_head["number"] - 1)
 
     def whole_chain_off() -> None:
-        cut_chain(ledger, 1_000_000)
+        cut_chain(ledger, after=0)
 
     def signatures_off() -> None:
         run_sql(ledger, ("DELETE FROM signatures", ()))
@@ -69,7 +72,8 @@ def list_forgeries(site: Site) -> Iterator[Change]:
     yield Change(part, "a decision signed by another key", decision_of_another_key)
     yield Change(part, "results changed, the whole chain rewritten", rewritten)
     yield Change(part, "the same, signed by another key", rewritten_and_signed)
-    yield Change(part, "the last two records cut off", ends_off)
+    yield Change(part, "what came since the release cut off", since_release_off)
+    yield Change(part, "the same, and the head that its manifest carries", ends_off)
     yield Change(part, "the whole chain cut off", whole_chain_off)
     yield Change(part, "signatures removed", signatures_off)
     yield Change(part, "signatures swapped", signatures_swapped)
@@ -163,18 +167,17 @@ def sign_all(site: Site, signer: Any) -> None:
     run_sql(ledger, *changes)
 
 
-def cut_chain(ledger: Path, count: int) -> None:
-    """Take the last records away, and the decisions that they are about."""
+def cut_chain(ledger: Path, after: int) -> None:
+    """Take the records after a number away, and the decisions that they are about."""
     raw = open_ledger(ledger)
-    (last,) = raw.execute("SELECT max(number) FROM records").fetchone()
     query = "SELECT count(*) FROM records WHERE kind = 'decision' AND number > ?"
-    (decided,) = raw.execute(query, (last - count,)).fetchone()
+    (decided,) = raw.execute(query, (after,)).fetchone()
     (made,) = raw.execute("SELECT count(*) FROM decisions").fetchone()
     raw.close()
     run_sql(
         ledger,
-        ("DELETE FROM signatures WHERE record > ?", (last - count,)),
-        ("DELETE FROM records WHERE number > ?", (last - count,)),
+        ("DELETE FROM signatures WHERE record > ?", (after,)),
+        ("DELETE FROM records WHERE number > ?", (after,)),
         ("DELETE FROM decisions WHERE number > ?", (made - decided,)),
     )
 

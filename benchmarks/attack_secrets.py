@@ -31,10 +31,10 @@ LONGEST_S = 600
 def plant_and_look(folder: Path, model: Path, note: Callable[[str], None]) -> dict[str, Any]:
     """How often each secret was planted, and where it was found, by place."""
     use_test_support()
-    from servers import mlflow_server, postgres_server
+    from servers import mlflow_server, own_postgres_server
 
     planted, found = Counter[str](), defaultdict[str, list[str]](list)
-    with postgres_server() as server:
+    with own_postgres_server() as server:
         for number, secret in enumerate(SECRETS):
             site = folder / f"secret-{number}"
             site.mkdir()

@@ -127,9 +127,9 @@ def postgres_databases() -> Iterator[Callable[[str], str]]:
     """A PostgreSQL server, and a function that makes a database of a name there: its URL."""
     use_test_support()
     import psycopg
-    from servers import postgres_server
+    from servers import own_postgres_server
 
-    with postgres_server() as url:
+    with own_postgres_server() as url:
 
         def create(name: str) -> str:
             with psycopg.connect(url, autocommit=True) as connection:
