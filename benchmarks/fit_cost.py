@@ -6,8 +6,9 @@ same process.
 A bare pass makes every token's logits, with a mask, as anyone would who asks a model for its losses.
 Three kinds of it and the fit take turns, so that a machine that slows down slows all: in the fit's
 own precision, as the fit runs it (no mask, logits of answers alone), and in float32. The fit is the
-audit's whole: encoding, basis, trusted background, pass, sentinels. Seconds are the processor's,
-all threads together: what the work costs, not what others do meanwhile.
+audit's whole: encoding, basis, trusted background, pass, sentinels. Beside it stands the same fit
+at its first layer alone: what further layers cost. Seconds are the processor's, all threads
+together: what the work costs, not what others do meanwhile.
 """
 
 import argparse
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--no-float32", action="store_true", help="leave out passes in float32")
     options = parser.parse_args()
     stride, sentinels = StrideConfig(), load_demo_sentinels()
+    one_layer = stride.model_copy(update={"further_layers": []})
     pretrained = load_pretrained(ModelConfig(name=options.model))
     examples = load_demo_examples()[: options.rows]
     encoder = pretrained.make_encoder(stride.max_tokens)
@@ -75,6 +77,7 @@ def main() -> None:
     kinds: dict[str, Callable[[], object]] = {
         "bare": lambda: run_bare(pretrained, encoded, budget),
         "lean": lambda: run_lean(model, encoded, budget),
+        "one layer": lambda: fit(pretrained, examples, one_layer, sentinels=sentinels),
         "fit": lambda: fit(pretrained, examples, stride, sentinels=sentinels),
     }
     if not options.no_float32:
