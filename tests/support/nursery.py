@@ -5,6 +5,7 @@ nursery, imports what they need once, and every server is a fork of it.
 It is forked before anything is collected, so that none of what tests import is in it.
 """
 
+import gc
 import os
 import pickle
 import select
@@ -100,6 +101,7 @@ def _fork_for_all(listener: socket.socket, gone: int) -> NoReturn:
     os.setsid()
     signal.signal(signal.SIGCHLD, _reap)
     warnings.simplefilter("ignore")
+    gc.disable()  # what is imported stays
     try:
         while gone not in select.select([listener, gone], [], [])[0]:
             connection, _ = listener.accept()
@@ -124,12 +126,14 @@ def _fork(connection: socket.socket) -> None:
         serve, needs, options, environment, log = pickle.load(file)
     for module in needs:
         import_module(module)
+    gc.freeze()
     pid = fork()
     if pid:
         connection.sendall(str(pid).encode())
         return
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        gc.enable()
         _speak_to(log)
         os.environ.clear()
         os.environ.update(environment)
