@@ -11,6 +11,7 @@ import os
 import signal
 import struct
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -239,10 +240,13 @@ def _settle(config: pytest.Config, folder: Path, connection: Connection) -> None
     """
     plugins = config.pluginmanager
     config._tmp_path_factory._basetemp = folder  # type: ignore[attr-defined]
-    capture = plugins.getplugin("capturemanager")
-    capture.stop_global_capturing()
-    capture.start_global_capturing()
-    capture.suspend_global_capture(in_=True)
+    # Those who wrote to sys.stderr as they were imported, handlers of logging above all, have it
+    # still: its file is another's from here on.
+    capturing = plugins.getplugin("capturemanager")._global_capturing
+    for stream in (capturing.out, capturing.err):
+        if hasattr(stream, "targetfd"):
+            with tempfile.TemporaryFile() as file:
+                os.dup2(file.fileno(), stream.tmpfile.fileno(), inheritable=False)
     plugins.unregister(plugins.getplugin("terminalreporter"))
     plugins.register(Voice(config, connection))
 
@@ -252,6 +256,7 @@ def _leave() -> NoReturn:
     hear; a thread that does not end is no reason to wait for ever.
     """
     try:
+        warnings.simplefilter("ignore")
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(ENDING_S)
         threading._shutdown()  # type: ignore[attr-defined]
