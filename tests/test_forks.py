@@ -72,7 +72,13 @@ def ask(folder: Path, *options: str, **files: str) -> tuple[int, str]:
     command += [f"--basetemp={folder / 'base'}", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS / "support")}
     done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+        command,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.stderr == ""
     return done.returncode, done.stdout

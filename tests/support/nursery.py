@@ -103,9 +103,10 @@ def _fork_for_all(listener: socket.socket, gone: int) -> NoReturn:
     warnings.simplefilter("ignore")
     gc.disable()  # what is imported stays
     try:
-        while gone not in select.select([listener, gone], [], [])[0]:
+        heard: list[int | socket.socket] = [listener, gone]
+        while gone not in select.select(heard, [], [])[0]:
             connection, _ = listener.accept()
-            with connection:
+            with connection, suppress(ConnectionError, EOFError):  # who asked may have gone
                 _fork(connection)
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
@@ -150,5 +151,5 @@ def _speak_to(log: str) -> None:
         os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
