@@ -62,18 +62,21 @@ def test_errs(broken): pass
 """
 
 
-def ask(folder: Path, *options: str, **files: str) -> tuple[int, str]:
-    """The exit code of pytest on files, and what it said."""
+def write_files(folder: Path, *options: str, **files: str) -> list[str]:
+    """The command of pytest on files that are written."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]")
     for name, code in files.items():
         (folder / f"test_{name}.py").write_text(WHO + code)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", *options]
-    command += [f"--basetemp={folder / 'base'}", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS / "support")}
+    return [*command, f"--basetemp={folder / 'base'}", str(folder)]
+
+
+def ask(folder: Path, *options: str, **files: str) -> tuple[int, str]:
+    """The exit code of pytest on files, and what it said."""
     done = subprocess.run(
-        command,
-        env=environment,
+        write_files(folder, *options, **files),
+        env={**os.environ, "PYTHONPATH": str(TESTS / "support")},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -167,6 +170,18 @@ def test_fails(tmp_path_factory):
     assert list_outcomes(said)[1] == "1 failed"
     assert set(read_notes(tmp_path, "begun")) == set(read_notes(tmp_path, "ended"))
     assert "test_a" in read_notes(tmp_path, "ended")
+
+
+def test_where_pytest_is_ended_what_it_forked_ends_too(tmp_path: Path) -> None:
+    """By a signal that lets it do nothing more: what tests began is ended all the same."""
+    waits = "def test_waits():\n    import time\n    time.sleep(1800)"
+    command = write_files(tmp_path, "--forks", "2", a=waits)
+    environment = {**os.environ, "PYTHONPATH": str(TESTS / "support")}
+    silent = subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdout=silent, stderr=silent) as process:
+        wait_until(lambda: "test_a" in read_notes(tmp_path, "begun"))
+        process.kill()
+    wait_until(lambda: read_notes(tmp_path, "ended") == read_notes(tmp_path, "begun"))
 
 
 def test_mistakes_of_collection_are_told_and_nothing_runs(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ process goes on with what was left to it.
 """
 
 import atexit
+import ctypes
 import os
 import signal
 import struct
@@ -30,6 +31,7 @@ from nursery import fork
 # A file in the queue: its first test, and the first of the next file.
 FILE = struct.Struct("ii")
 ENDING_S = 60  # what a process has to end what its tests left
+PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that comes where the parent is gone
 
 
 @dataclass
@@ -235,9 +237,11 @@ def _work(
 
 
 def _settle(config: pytest.Config, folder: Path, connection: Connection) -> None:
-    """A process has its own folder, catches what is printed in files of its own, and says nothing
-    at the terminal.
+    """A process has its own folder, catches what is printed in files of its own, says nothing at
+    the terminal, and is interrupted where the one that forked it is gone, whatever ended that.
     """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
     plugins = config.pluginmanager
     config._tmp_path_factory._basetemp = folder  # type: ignore[attr-defined]
     # Those who wrote to sys.stderr as they were imported, handlers of logging above all, have it

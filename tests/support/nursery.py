@@ -57,7 +57,7 @@ class Forked:
     """
 
     def __init__(
-        self, serve: Callable[..., None], needs: Sequence[str], log: Path, **options: object
+        self, serve: Callable[..., object], needs: Sequence[str], log: Path, **options: object
     ) -> None:
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(os.environ[ADDRESS])
