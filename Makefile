@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 CODE := poisonwatch flows tasks dashboards benchmarks tests
 
 # A file's tests stay together: they share what takes long to start. The longest come first (tests/conftest.py). Many wait, so four at a time keep two cores busy.
-# One process imports and collects for all (tests/support/forks.py); where that is Linux's alone, each does.
+# On Linux one process imports and collects for all (tests/support/forks.py); elsewhere each does so itself.
 ifeq ($(shell uname),Linux)
 PARALLEL := --forks 4
 PAIR := --forks 2

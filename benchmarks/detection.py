@@ -58,13 +58,14 @@ class Audit:
 
 @dataclass(frozen=True)
 class Found:
-    """What a scorer made of an audit: its ranking's scores (n,), its flags (n,), and p-values (n,)
-    where it has any.
+    """What a scorer made of an audit: its ranking's scores (n,), its flags (n,), and, where it has
+    any, p-values (n,) and what it says cannot be judged (n,).
     """
 
     scores: Array
     flags: Bools
     p: Array | None = None
+    unjudged: Bools | None = None
 
 
 def draw_audit(
@@ -132,6 +133,7 @@ def judged(influence: Influence, audit: Audit, decision: DetectionConfig) -> Fou
         detection.scores.max(axis=1),
         np.array([e.id in flagged for e in audit.rows.new]),
         detection.p.min(axis=1),
+        detection.unjudged,
     )
 
 

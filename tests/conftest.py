@@ -82,7 +82,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where `make quick` and `make dear` run tests, they are measured."""
+    """With `--forks` several processes run the tests, and a nursery their servers. Where `make quick`
+    and `make dear` run tests, they are measured.
+    """
     if config.option.forks:
         config.add_cleanup(Nursery().close)
         config.pluginmanager.register(Forks(config, config.option.forks))
