@@ -7,7 +7,6 @@ import gzip
 import http.server
 import io
 import json
-import logging
 import subprocess
 import sys
 import traceback
@@ -21,9 +20,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import requests
+from buckets import check_keys, open_bucket, s3_server
 from ledgers import sqlite_ledger
-from moto.server import ThreadedMotoServer
 from servers import SilentHandler, free_port, web_server
 
 from poisonwatch.errors import SourceError
@@ -78,40 +76,28 @@ def s3() -> Iterator[tuple[str, dict[str, str]]]:
     """An S3 server with the buckets `rows` and `other`: its URL, and keys that may read `rows`
     alone.
     """
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    root = {
-        "endpoint_url": url,
-        "region_name": "us-east-1",
-        "aws_access_key_id": "root",
-        "aws_secret_access_key": SECRET,
-    }
-    client, iam = boto3.client("s3", **root), boto3.client("iam", **root)
-    for bucket in ("rows", "other"):
-        client.create_bucket(Bucket=bucket)
-    for name, content in {
-        "data/a.jsonl": LINES,
-        "data/b.jsonl.gz": gzip.compress(LINES),
-        "data/c.parquet": parquet(2000),
-        "data/d.csv": b"prompt,response\nQ0,A0\nQ1,A1\nQ2,A2\n",
-        "data/notes.txt": b"no rows",
-        "odd?[1].jsonl": LINES,
-    }.items():
-        client.put_object(Bucket="rows", Key=name, Body=content)
-    iam.create_user(UserName="ann")
-    key = iam.create_access_key(UserName="ann")["AccessKey"]
-    iam.put_user_policy(UserName="ann", PolicyName="rows", PolicyDocument=json.dumps(POLICY))
-    requests.post(
-        f"{url}/moto-api/reset-auth", data="0", timeout=10
-    )  # from here on keys and policies count
-    yield (
-        url,
-        {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]},
-    )
-    server.stop()
+    with s3_server("rows", "other") as url:
+        client, iam = open_bucket(url), open_bucket(url, "iam")
+        for name, content in {
+            "data/a.jsonl": LINES,
+            "data/b.jsonl.gz": gzip.compress(LINES),
+            "data/c.parquet": parquet(2000),
+            "data/d.csv": b"prompt,response\nQ0,A0\nQ1,A1\nQ2,A2\n",
+            "data/notes.txt": b"no rows",
+            "odd?[1].jsonl": LINES,
+        }.items():
+            client.put_object(Bucket="rows", Key=name, Body=content)
+        iam.create_user(UserName="ann")
+        key = iam.create_access_key(UserName="ann")["AccessKey"]
+        iam.put_user_policy(UserName="ann", PolicyName="rows", PolicyDocument=json.dumps(POLICY))
+        check_keys(url)
+        yield (
+            url,
+            {
+                "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+                "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+            },
+        )
 
 
 @pytest.fixture
@@ -140,7 +126,7 @@ def credentials(
 @pytest.fixture
 def client(s3: tuple[str, dict[str, str]], credentials: dict[str, str]) -> Any:
     """Writes to the server."""
-    return boto3.client("s3", endpoint_url=s3[0])
+    return boto3.Session().client("s3", endpoint_url=s3[0])
 
 
 @pytest.mark.usefixtures("credentials")

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import boto3
+import requests
 from moto.server import ThreadedMotoServer
 from servers import SilentHandler
 
@@ -20,24 +21,33 @@ KEYS = {
 
 
 @contextmanager
-def s3_server(bucket: str) -> Iterator[str]:
-    """A server that takes any key, with an empty bucket: its URL."""
+def s3_server(*buckets: str) -> Iterator[str]:
+    """A server that takes any key, with empty buckets: its URL."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
     try:
-        open_bucket(url).create_bucket(Bucket=bucket)
+        for bucket in buckets:
+            open_bucket(url).create_bucket(Bucket=bucket)
         yield url
     finally:
+        # What it holds and asks is kept by the process, for the next server in it, too.
+        check_keys(url, after="inf")
+        requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
         server.stop()
 
 
-def open_bucket(url: str) -> "boto3.client":
-    """A client that may do anything."""
+def check_keys(url: str, after: str = "0") -> None:
+    """Have a server ask for keys and policies that it knows, after so many requests."""
+    requests.post(f"{url}/moto-api/reset-auth", data=after, timeout=10).raise_for_status()
+
+
+def open_bucket(url: str, service: str = "s3") -> "boto3.client":
+    """A client that may do anything, until keys are checked."""
     return boto3.client(
-        "s3",
+        service,
         endpoint_url=url,
         region_name=KEYS["AWS_DEFAULT_REGION"],
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],

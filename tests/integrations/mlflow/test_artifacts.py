@@ -47,7 +47,14 @@ def no_credentials(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    forget_clients(monkeypatch)
     return s3
+
+
+def forget_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow and boto3 keep what they found for minutes, as only another process would not know."""
+    s3_artifact_repo._cached_get_s3_client.cache_clear()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 def write_lax(folder: Path, model: Path, **settings: Any) -> AuditConfig:
@@ -82,9 +89,7 @@ def test_artifacts_on_s3_without_credentials_are_owed_and_all_else_is_told(
     assert len(client.get_metric_history(trend.info.run_id, "rows_new")) == 2
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    # MLflow and boto3 keep what they found for minutes; the next audit is another process.
-    s3_artifact_repo._cached_get_s3_client.cache_clear()
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    forget_clients(monkeypatch)
     with Ledger.at(config.state) as ledger:
         assert upload_owed(ledger, config) == 2
         assert list_pending_audits(ledger, config.name, MLFLOW) == []
