@@ -25,6 +25,7 @@ from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
 from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.ledger.overview import AuditFilter
+from poisonwatch.ledger.probe_looks import list_failed_probes
 from poisonwatch.ledger.probes import list_last_probes
 from poisonwatch.ledger.queue import count_open_rows, list_groups
 from poisonwatch.pruning.missing import describe_missing_run
@@ -92,6 +93,7 @@ def show_overview(request: Request) -> Response:
     if beyond:
         return beyond
     points = overview.list_trend_points(ledger, wanted)
+    name, is_first = wanted.name or None, nth == 1
     awaiting, _ = list_groups(ledger, wanted, "open", page=1, size=GROUPS_SHOWN)
     return render_page(
         request,
@@ -105,7 +107,8 @@ def show_overview(request: Request) -> Response:
         size=LINES_PER_PAGE,
         totals=overview.count_totals(ledger, wanted),
         waiting=count_open_rows(ledger, wanted),
-        probes=list_last_probes(ledger, wanted.name or None)[:PROBES_SHOWN] if nth == 1 else [],
+        probes=list_last_probes(ledger, name)[:PROBES_SHOWN] if is_first else [],
+        failed_probes=list_failed_probes(ledger, name)[:PROBES_SHOWN] if is_first else [],
         points=points,
         **build_choices(request, wanted),
     )

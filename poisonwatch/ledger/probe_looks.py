@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from poisonwatch.ledger.ledger import Ledger
@@ -58,8 +58,20 @@ def find_look(connection: Connection, name: str) -> ProbeLook | None:
     """
     query = select(probe_looks).where(probe_looks.c.name == name)
     found = connection.execute(query).one_or_none()
-    if found is None:
-        return None
+    return None if found is None else _read_look(found)
+
+
+def list_failed_probes(ledger: Ledger, name: str | None = None) -> list[FailedProbe]:
+    """What the last look of each audit file, or of that of a name, could not probe."""
+    query = select(probe_looks).order_by(probe_looks.c.name)
+    if name is not None:
+        query = query.where(probe_looks.c.name == name)
+    with ledger.read() as connection:
+        looks = [_read_look(found) for found in connection.execute(query)]
+    return [failed for look in looks if look is not None for failed in look.failed]
+
+
+def _read_look(found: Row[Any]) -> ProbeLook | None:
     with suppress(ValueError, TypeError):
         failed = tuple(FailedProbe(**each) for each in json.loads(found.failed))
         looked_at = datetime.fromisoformat(found.looked_at)

@@ -17,6 +17,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
 from poisonwatch.ledger import overview
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probe_looks import FailedProbe, record_look
 from poisonwatch.ledger.probes import record_probe
 from poisonwatch.ledger.records import append_record
 
@@ -209,3 +210,18 @@ def test_the_overview_names_trained_models_and_what_moved(tmp_path: Path) -> Non
         assert "not said" in page
         assert page.index("d" * 12) < page.index("c" * 12)
         assert "Models after training" not in client.get("/", params={"name": "other"}).text
+
+
+def test_the_overview_names_checkpoints_that_could_not_be_probed(tmp_path: Path) -> None:
+    """Those of the last look, and why, where no model was ever probed, too; both are text."""
+    config = write_audit(tmp_path, tmp_path, tracking="none")
+    failed = FailedProbe("/out/<i>checkpoint-9", "its weights end early: <script>")
+    with Ledger.at(load_config(config).state) as ledger, asking(config) as client:
+        add_audit(ledger, NOON, NOON)
+        record_look(ledger, NAME, [failed], NOON)
+        page = client.get("/").text
+        assert "/out/&lt;i&gt;checkpoint-9" in page
+        assert "its weights end early: &lt;script&gt;" in page
+        assert "its weights" not in client.get("/", params={"name": "other"}).text
+        record_look(ledger, NAME, [], NOON)
+        assert "Models after training" not in client.get("/").text
