@@ -6,6 +6,7 @@ is given up after about a minute, and nothing rests on a session that is kept: a
 each transaction another one.
 """
 
+import functools
 import sqlite3
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     URL,
     Connection,
+    Dialect,
     Engine,
     NullPool,
     create_engine,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.util import LRUCache
 
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.ledger.file_faults import say_what_to_do
@@ -34,7 +37,6 @@ from poisonwatch.text.sqlite_files import find_sqlite_file
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
 LOCK_WAIT_S = 120  # for another process's transaction on SQLite, or a server that went away
 VERSION_TABLE = "poisonwatch_version"  # which migration the tables are of
@@ -55,6 +57,11 @@ POSTGRESQL_OPTIONS = {
 LIBPQ_DRIVERS = ("psycopg", "psycopg2")  # that take these options
 
 
+# Statements as they were compiled, of every SQLite ledger of this process: as many as SQLAlchemy
+# keeps for one. To compile one takes longer than to run it.
+_compiled: LRUCache[Any, Any] = LRUCache(500)
+
+
 def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     """An engine on a ledger whose tables are those of this version.
 
@@ -70,6 +77,7 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     options: dict[str, Any] = {}
     if address.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": wait_s}
+        options["execution_options"] = {"compiled_cache": _compiled}
     elif address.get_backend_name() == "postgresql":
         # A connection that went away while nobody used it is replaced.
         options = {"connect_args": choose_options(address), "pool_pre_ping": True}
@@ -131,7 +139,20 @@ def explain(url: str, error: BaseException) -> str:
     return f"{cause}{say_what_to_do(url, error)}"
 
 
+@functools.cache
+def _get_sqlite_dialect() -> Dialect:
+    """The dialect of every SQLite ledger of this process: with another, what was compiled already
+    would be compiled anew.
+    """
+    engine = create_engine("sqlite://")
+    # With the first connection a dialect asks what this SQLite can do.
+    with engine.connect():
+        return engine.dialect
+
+
 def _set_up_sqlite(engine: Engine, wait_s: float) -> None:
+    if engine.driver == "pysqlite":
+        engine.dialect = _get_sqlite_dialect()
     path = find_sqlite_file(engine.url.database)
     if path is not None:
         # One that is there keeps its rights. What SQLite writes beside it has those of the file.
@@ -198,7 +219,14 @@ def is_busy(error: BaseException | None) -> bool:
 
 def find_newest_revision() -> str:
     """The revision of a ledger that is open: the last migration's."""
-    return max(path.name[:4] for path in (Path(__file__).parent / "migrations/versions").glob("0*"))
+    return max(list_revisions())
+
+
+def list_revisions() -> set[str]:
+    """Every revision that this version knows, by the names of the migrations' files: Alembic would
+    run each of them to say so, and runs them again to migrate.
+    """
+    return {path.name[:4] for path in (Path(__file__).parent / "migrations/versions").glob("0*")}
 
 
 def make_migration_config() -> "Config":
@@ -216,10 +244,7 @@ def read_revision(connection: Connection, shown: str) -> str | None:
     """The revision of a ledger's tables, whichever version made them; None where there are none.
     Changes nothing. Raises ConfigError as `connect_database` does.
     """
-    from alembic.script import ScriptDirectory
-
-    directory = ScriptDirectory.from_config(make_migration_config())
-    known = {script.revision for script in directory.walk_revisions()}
+    known = list_revisions()
     earlier = _find_earlier_revision(connection, known)
     if earlier is not None:
         return earlier
@@ -234,16 +259,14 @@ def _migrate(engine: Engine, shown: str) -> None:
         if _read_revisions(connection, VERSION_TABLE) == [find_newest_revision()]:
             return
     from alembic import command
-    from alembic.script import ScriptDirectory
 
     config = make_migration_config()
-    directory = ScriptDirectory.from_config(config)
-    known = {script.revision for script in directory.walk_revisions()}
+    known = list_revisions()
     with engine.execution_options(writing=True).begin() as connection:
         if connection.dialect.name == "postgresql":
             # Others that open the ledger for the first time wait, and find it done.
             connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK_NUMBER)))
-        _take_over_version(connection, directory)
+        _take_over_version(connection, known, config)
         _refuse_others(connection, known, shown)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -257,17 +280,17 @@ def _read_revisions(connection: Connection, table: str) -> list[str]:
     return [str(revision) for revision in found.scalars()]
 
 
-def _take_over_version(connection: Connection, directory: "ScriptDirectory") -> None:
+def _take_over_version(connection: Connection, known: set[str], config: "Config") -> None:
     """Move the version to our own table from the one that earlier versions shared with whoever else
     is in the database, if it is ours.
     """
-    from alembic.runtime.migration import MigrationContext
-
-    known = {script.revision for script in directory.walk_revisions()}
     found = _find_earlier_revision(connection, known)
     if found is not None:
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        context.stamp(directory, found)
+        context.stamp(ScriptDirectory.from_config(config), found)
         # Whoever else comes into the database may make one of this name.
         connection.exec_driver_sql(f"DROP TABLE {EARLIER_VERSION_TABLE}")
 

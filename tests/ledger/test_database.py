@@ -9,11 +9,12 @@ from held_ledgers import open_at_once
 from older_ledgers import make_older_ledger
 from postgres_faults import connect
 from servers import mlflow_store, postgres_server
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from poisonwatch.errors import ConfigError
 from poisonwatch.ledger.database import VERSION_TABLE, choose_options
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.tables import audits
 from poisonwatch.sources.sql import parse_database_url
 
 WAIT_S = 60
@@ -124,6 +125,16 @@ def test_a_url_has_the_last_word_on_how_a_server_is_connected_to() -> None:
     url = "postgresql://ann@127.0.0.1/x?connect_timeout=3&application_name=mine"
     options = choose_options(parse_database_url(url, "state"))
     assert plain.keys() - options.keys() == {"connect_timeout", "application_name"}
+
+
+def test_what_was_compiled_for_a_ledger_serves_the_next(tmp_path: Path) -> None:
+    """Each has an engine of its own, in one process, and asks what all of them ask."""
+    query = select(audits.c.audit, audits.c.audit_id).order_by(audits.c.run_dir, audits.c.state)
+    found = []
+    for name in ("first", "second"):
+        with Ledger.at(f"sqlite:///{tmp_path / name}.db") as ledger, ledger.read() as connection:
+            found.append(connection.execute(query).context.cache_hit.name)
+    assert found == ["CACHE_MISS", "CACHE_HIT"]
 
 
 def test_a_session_says_whose_it_is() -> None:
