@@ -10,8 +10,6 @@ from poisonwatch.integrations.mlflow.values import (
     LONGEST_KEY,
     LONGEST_PARAM,
     LONGEST_TAG,
-    METRICS_AT_ONCE,
-    PARAMS_AT_ONCE,
     log_values,
 )
 
@@ -19,11 +17,13 @@ AT = "2026-06-01T12:00:00+00:00"
 
 
 def test_more_than_a_request_holds_is_sent_in_several(tmp_path: Path) -> None:
-    """Sent twice, each metric has one point, at the audit's time and not the upload's."""
+    """It takes 1,000 values, 100 parameters among them. Sent twice, each metric has one point, at
+    the audit's time and not the upload's.
+    """
     client = MlflowClient(mlflow_store(tmp_path))
     run_id = client.create_run(client.create_experiment("tiny")).info.run_id
-    metrics = {f"m{i}": float(i) for i in range(METRICS_AT_ONCE + 7)}
-    params = {f"p{i}": i for i in range(PARAMS_AT_ONCE + 7)}
+    metrics = {f"m{i}": float(i) for i in range(1007)}
+    params = {f"p{i}": i for i in range(107)}
     for _ in range(2):
         log_values(client, run_id, AT, metrics=metrics, params=params, tags={"a": "b"}, step=3)
     data = client.get_run(run_id).data
