@@ -68,6 +68,16 @@ class Found:
     unjudged: Bools | None = None
 
 
+def draw_background(background: Sequence[Example], count: int | None) -> list[Example]:
+    """So many of its rows, in their order and the same ones each time: fewer where a pass of the
+    model is dear.
+    """
+    if count is None:
+        return list(background)
+    drawn = np.random.default_rng(0).permutation(len(background))[:count]
+    return [background[i] for i in sorted(drawn.tolist())]
+
+
 def draw_audit(
     background: Sequence[Example], case: Case, count: int, seed: int, domain: bool
 ) -> Audit:
@@ -356,8 +366,10 @@ def main() -> None:
         "--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), help="of STRIDE"
     )
     parser.add_argument("--model", default=ModelConfig().name)
+    parser.add_argument("--background", type=int, help="so many of its rows; all by default")
     options = parser.parse_args()
     background, cases = read_chosen(options.data, options.only)
+    background = draw_background(background, options.background)
     rows = Rows.of_cases(options.model, background, cases)
     peers, decision = CasePeers(rows, cases, options.peers), DetectionConfig()
     results: dict[str, list[Measured]] = {}

