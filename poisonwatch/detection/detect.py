@@ -7,14 +7,15 @@
     q          over rows, at the false-discovery rate; 1 where the topic explains the score
 
 A row is flagged where its q-value is at most the rate. One whose *score* is anomalous, and whose
-topic explains it, is `unjudged`: it does what the rows around it do, and no trusted row is there to
-say whether they should (`new_topics`). Screens (`screens`) flag rows of their own, whatever the
-score; they silence nothing.
+topic explains it, is flagged where it leads the anomalous rows around it by far (`topic`): there p
+and q are those of its score. Else it is `unjudged`: it does what the rows around it do, and no
+trusted row is there to say whether they should (`new_topics`). Screens (`screens`) flag rows of
+their own, whatever the score; they silence nothing.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,14 @@ from poisonwatch.arrays import Array, Integers, RowIndices
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection.detection import Detection, Null
 from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
-from poisonwatch.detection.topic import Excess, compute_excess, describe_standing
+from poisonwatch.detection.topic import (
+    LEAST_LEAD,
+    Excess,
+    compute_excess,
+    compute_lead,
+    describe_lead,
+    describe_standing,
+)
 from poisonwatch.examples import AuditRows
 from poisonwatch.flags import Flag
 from poisonwatch.screens.finding import Finding
@@ -52,18 +60,7 @@ def flag_rows(
     """
     scores = score_rows(influence)
     new_scores, trusted_scores = rows.split(scores.pooled)
-    graphs = (influence.neighbours, *(layer.neighbours for layer in influence.further))
-    of_layers = []
-    for alone, graph in zip(scores.by_layer[:AGREEING], graphs, strict=False):
-        of_layers.append(compute_excess(alone, graph.rows))
-    excess = Excess.agreed(of_layers)
-    raised = raise_groups(excess.beyond, influence, GROUP_WEIGHT)
-    p, nulls = _compute_panel_p_values(*rows.split(raised))
-    in_spreads, _ = rows.split(excess.in_spreads)
-    # What its topic explains takes part in the correction as the least anomalous row there can be.
-    stands_out, _ = rows.split(excess.stands_out)
-    q = compute_row_q_values(np.where(stands_out, p, 1.0))
-    unjudged = _find_unjudged(new_scores, trusted_scores, q, config.false_discovery_rate)
+    verdict = _judge_rows(influence, scores, rows, config.false_discovery_rate)
 
     sentinels, primary = _find_primary_queries(influence)
     coefficients, reference_coefficients = rows.split(influence.w[:, primary])
@@ -75,19 +72,81 @@ def flag_rows(
         sentinels=sentinels,
         panels=scores.panels,
         scores=new_scores,
-        p=p,
-        q=q,
+        p=verdict.p,
+        q=verdict.q,
         coefficients=coefficients,
         recovered=recovered,
         reference_scores=trusted_scores,
         reference_coefficients=reference_coefficients,
-        nulls=nulls,
-        unjudged=unjudged,
+        nulls=verdict.nulls,
+        unjudged=verdict.unjudged,
         flags=(),
         false_discovery_rate=config.false_discovery_rate,
     )
-    flags = _build_flags(detection, influence, scores, in_spreads, findings)
+    flags = _build_flags(detection, influence, scores, verdict.standing, findings)
     return replace(detection, flags=tuple(sorted(flags, key=_rank_flag)))
+
+
+# Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """How far new rows stand out from those around them `in_spreads` (n, P), and `lead` (n, P)
+    them where that is why they are flagged, by the nulls `of_score`.
+    """
+
+    in_spreads: Array
+    lead: Array
+    of_score: tuple[Null, ...]
+
+    def describe(self, row: int, panel: int, null: Null) -> str:
+        """Why a row is flagged on a panel, in words."""
+        if self.lead[row, panel]:
+            return f"{self.of_score[panel].rule}; {describe_lead(self.lead[row, panel])}"
+        return f"{null.rule}; {describe_standing(self.in_spreads[row, panel])}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """`p` and `q` (n, P) of new rows by panel with the `nulls` behind them, which rows are
+    `unjudged` (n,), and how rows stand.
+    """
+
+    p: Array
+    q: Array
+    nulls: tuple[Null, ...]
+    unjudged: NDArray[np.bool_]
+    standing: _Standing
+
+
+def _judge_rows(influence: Influence, scores: Scores, rows: AuditRows, rate: float) -> _Verdict:
+    """The new rows by what they score beyond the rows around them, and those that lead these by far
+    by their scores.
+    """
+    graphs = (influence.neighbours, *(layer.neighbours for layer in influence.further))
+    of_layers = []
+    for alone, graph in zip(scores.by_layer[:AGREEING], graphs, strict=False):
+        of_layers.append(compute_excess(alone, graph.rows))
+    excess = Excess.agreed(of_layers)
+    raised = raise_groups(excess.beyond, influence, GROUP_WEIGHT)
+    p, nulls = _compute_panel_p_values(*rows.split(raised))
+    in_spreads, _ = rows.split(excess.in_spreads)
+    # What its topic explains takes part in the correction as the least anomalous row there can be.
+    stands_out, _ = rows.split(excess.stands_out)
+    q = compute_row_q_values(np.where(stands_out, p, 1.0))
+
+    own_p, own_nulls = _compute_panel_p_values(*rows.split(scores.pooled))
+    own_q = compute_row_q_values(own_p)
+    # Scores hold the states and words of the last layer: there a row's crowd is looked for.
+    lead = _compute_lead(scores.pooled, rows, own_q <= rate, graphs[-1].rows)
+    leads = (lead >= LEAST_LEAD) & (q > rate)
+    p, q = np.where(leads, own_p, p), np.where(leads, own_q, q)
+    is_anomalous, is_flagged = (own_q <= rate).any(axis=1), (q <= rate).any(axis=1)
+    unjudged: NDArray[np.bool_] = np.asarray(is_anomalous & ~is_flagged)
+    return _Verdict(
+        p, q, nulls, unjudged, _Standing(in_spreads, np.where(leads, lead, 0), own_nulls)
+    )
 
 
 def _compute_panel_p_values(new: Array, trusted: Array) -> tuple[Array, tuple[Null, ...]]:
@@ -97,6 +156,18 @@ def _compute_panel_p_values(new: Array, trusted: Array) -> tuple[Array, tuple[Nu
         p[:, j], null = compute_p_values(new[:, j], trusted[:, j])
         nulls.append(null)
     return p, tuple(nulls)
+
+
+def _compute_lead(
+    scores: Array, rows: AuditRows, anomalous: NDArray[np.bool_], neighbours: RowIndices
+) -> Array:
+    """How far new rows (n, P) lead the crowd around them, to which trusted rows belong that score
+    as `anomalous` new ones (n, P) do.
+    """
+    new, _ = rows.split(scores)
+    least = np.where(anomalous, new, np.inf).min(axis=0, initial=np.inf)
+    lead, _ = rows.split(compute_lead(scores, scores >= least, neighbours))
+    return lead
 
 
 def _find_primary_queries(influence: Influence) -> tuple[tuple[Sentinel, ...], list[int]]:
@@ -109,14 +180,6 @@ def _find_primary_queries(influence: Influence) -> tuple[tuple[Sentinel, ...], l
     return tuple(first), list(first.values())
 
 
-def _find_unjudged(new: Array, trusted: Array, q: Array, rate: float) -> NDArray[np.bool_]:
-    """The new rows (n,) whose scores (n, P) are anomalous, and which are not flagged for it."""
-    anomalous = compute_row_q_values(_compute_panel_p_values(new, trusted)[0]) <= rate
-    flagged = q <= rate
-    unjudged: NDArray[np.bool_] = np.asarray(anomalous.any(axis=1) & ~flagged.any(axis=1))
-    return unjudged
-
-
 # Flags
 
 
@@ -124,7 +187,7 @@ def _build_flags(
     detection: Detection,
     influence: Influence,
     scores: Scores,
-    in_spreads: Array,
+    standing: _Standing,
     findings: Sequence[Finding],
 ) -> list[Flag]:
     """The flags of rows that are anomalous, or that screens found, in the order of the rows."""
@@ -154,7 +217,7 @@ def _build_flags(
                 rank=int(ranks[k, panel]),
                 p_value=float(detection.p[i, panel]),
                 q_value=float(detection.q[i, panel]),
-                rule=f"{detection.nulls[panel].rule}; {describe_standing(in_spreads[i, panel])}",
+                rule=standing.describe(i, panel, detection.nulls[panel]),
                 by_attribution=bool(by_attribution[i]),
                 findings=tuple(found.get(i, ())),
             )

@@ -12,6 +12,15 @@ Low quantiles, because a crowd of poison cannot capture them: of 32 neighbours, 
 together leave the lower third to the honest ones. The excess alone would still flag the outer rows
 of an honest crowd that pushes a sentinel, where scores lie far apart: a row is flagged only where
 it stands out by LEAST_SPREADS of these, too.
+
+A row may lead such a crowd all the same:
+
+    lead          an anomalous row's score, in units of the USUAL quantile of the scores of those of
+                  its neighbours that are anomalous, too
+
+An honest crowd's scores are alike in proportion, whatever pushes the sentinel: on topics of twelve
+kinds hardly a row led by twice that. Where scores of the crowd are as far apart as planted rows are
+from it, spreads do not see these, and this does (`benchmarks/RESULTS.md`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +36,10 @@ LOW = 0.2
 BETWEEN = (0.1, 0.35)
 # Spreads that a row must stand out by to be flagged.
 LEAST_SPREADS = 3.0
+
+# Of a crowd: the quantile that counts as usual there, so low that planted rows among it do not
+# raise it; how many rows make one; and how far a row must lead it to be flagged.
+USUAL, LEAST_CROWD, LEAST_LEAD = 0.35, 8, 2.0
 
 # Standard deviations of a normal distribution between the quantiles BETWEEN.
 APART = float(norm.ppf(BETWEEN[1]) - norm.ppf(BETWEEN[0]))
@@ -80,6 +93,30 @@ def compute_excess(scores: Array, neighbours: RowIndices) -> Excess:
         # A panel's scores have unit scale: rows that all do the same are not told apart further.
         in_spreads[some] = beyond[some] / np.maximum(usual, 1.0)
     return Excess(beyond, in_spreads)
+
+
+def compute_lead(scores: Array, anomalous: NDArray[np.bool_], neighbours: RowIndices) -> Array:
+    """How far `anomalous` rows (n, P) lead the crowd around them by their scores (n, P): what they
+    score, in units of what is usual there; 0 where a row is not anomalous, or no crowd is there.
+    """
+    lead = np.zeros(scores.shape)
+    for panel in range(scores.shape[1]):
+        rows = np.flatnonzero(anomalous[:, panel])
+        own = scores[:, panel]
+        for some in _split_rows(len(rows)):
+            around = neighbours[rows[some]]
+            of_crowd = np.where(anomalous[around, panel], own[around], np.nan)
+            is_crowd = np.isfinite(of_crowd).sum(axis=1) >= LEAST_CROWD
+            leading = rows[some][is_crowd]
+            if len(leading):
+                usual = np.nanquantile(of_crowd[is_crowd], USUAL, axis=1)
+                lead[leading, panel] = own[leading] / usual
+    return lead
+
+
+def describe_lead(lead: float) -> str:
+    """How far a row leads the crowd around it, in words."""
+    return f"scores {lead:.1f} times what is usual among the anomalous rows around it"
 
 
 def describe_standing(in_spreads: float) -> str:

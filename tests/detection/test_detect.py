@@ -219,9 +219,9 @@ def test_a_stricter_rate_flags_a_subset() -> None:
     assert flagged[0] < flagged[2]
 
 
-def on_topic(planted: int) -> Detection:
-    """40 of 60 new rows form a crowd that pushes the first panel; `planted` of them push it by as
-    much again.
+def on_topic(planted: int, by: float = 0.02, leaning: float = 0.0) -> Detection:
+    """40 of 60 new rows form a crowd that pushes the first panel; `planted` of them push it `by` so
+    much more, and their answers' states lean to what it forbids.
     """
     plain = clean()
     draw = np.random.default_rng(3)
@@ -230,9 +230,11 @@ def on_topic(planted: int) -> Detection:
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     w = plain.w.copy()
     w[:40, :3] += 0.01
-    w[:planted, :3] += 0.02
+    w[:planted, :3] += by
+    leans = np.zeros((N + TRUSTED, 3))
+    leans[:planted, 0] = leaning
     phi = features.astype(np.float32)
-    influence = replace(plain, w=w, features=phi, neighbours=find_neighbours(phi))
+    influence = replace(plain, w=w, features=phi, neighbours=find_neighbours(phi), leaning=leans)
     return flag_rows(influence, rows(), DECISION)
 
 
@@ -255,6 +257,21 @@ def test_a_group_within_a_crowd_is_flagged() -> None:
     assert "stands out from the rows most like it by " in flagged[EXAMPLES[0].id].rule
     assert not verdicts.unjudged[:6].any()
     assert verdicts.unjudged[6:40].mean() > 0.9
+
+
+def test_rows_that_lead_their_crowd_by_far_are_flagged() -> None:
+    """Rows that influence alone does not tell from the crowd, and whose scores are twice what is
+    usual there: by the score's own p-value, and the reason says so. The others are unjudged.
+    """
+    little, far = on_topic(planted=5, by=0, leaning=10), on_topic(planted=5, by=0, leaning=40)
+    assert not little.flags
+    assert little.unjudged[:40].all()
+    assert {flag.example.id for flag in far.flags} == {example.id for example in EXAMPLES[:5]}
+    for flag in far.flags:
+        assert " times what is usual among the anomalous rows around it" in flag.rule
+        assert flag.p_value <= flag.q_value <= 0.1
+    assert not far.unjudged[:5].any()
+    assert far.unjudged[5:40].all()
 
 
 def test_screens_flag_rows_of_their_own_and_silence_none() -> None:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from poisonwatch.detection import topic
-from poisonwatch.detection.topic import BETWEEN, LEAST_SPREADS, LOW, Excess, compute_excess
+from poisonwatch.detection.topic import (
+    BETWEEN,
+    LEAST_CROWD,
+    LEAST_SPREADS,
+    LOW,
+    Excess,
+    compute_excess,
+    compute_lead,
+)
 from poisonwatch.recovery.neighbours import NEAREST, find_neighbours
 
 
@@ -87,6 +95,41 @@ def test_rows_in_blocks_are_as_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     parts = compute_excess(scores, neighbours)
     np.testing.assert_array_equal(parts.beyond, whole.beyond)
     np.testing.assert_array_equal(parts.in_spreads, whole.in_spreads)
+
+
+def lead_of(scores: list[float], anomalous: int) -> np.ndarray:
+    """Leads where all rows are neighbours of each other, and the first so many are anomalous."""
+    n = len(scores)
+    neighbours = np.array([[j for j in range(n) if j != i] for i in range(n)])
+    own = np.array(scores)[:, None]
+    return compute_lead(own, (np.arange(n) < anomalous)[:, None], neighbours)[:, 0]
+
+
+def test_a_lead_is_over_what_is_usual_among_the_anomalous_rows_around() -> None:
+    """Planted rows do not make themselves usual; what is not anomalous neither leads nor counts."""
+    crowd = [12.0] * 5 + [4.0] * 10
+    found = lead_of(crowd + [0.1] * 20, anomalous=15)
+    np.testing.assert_allclose(found[:15], np.array(crowd) / 4.0)
+    assert not found[15:].any()
+
+
+def test_few_anomalous_rows_are_no_crowd_to_lead() -> None:
+    """A row needs LEAST_CROWD of them around it."""
+    scores = [20.0] + [4.0] * (LEAST_CROWD - 1) + [0.1] * 20
+    assert not lead_of(scores, anomalous=LEAST_CROWD).any()
+    assert lead_of([20.0, 4.0, *scores[1:]], anomalous=LEAST_CROWD + 1)[0] == 5.0
+
+
+def test_leads_in_blocks_are_as_leads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each panel by itself, and none where nothing is known of topics."""
+    draw = np.random.default_rng(3)
+    scores, anomalous = draw.uniform(1, 9, size=(120, 2)), draw.random((120, 2)) < 0.6
+    neighbours = find_neighbours(crowds([60, 60])).rows
+    whole = compute_lead(scores, anomalous, neighbours)
+    monkeypatch.setattr(topic, "ROWS_AT_ONCE", 7)
+    np.testing.assert_array_equal(compute_lead(scores, anomalous, neighbours), whole)
+    assert (whole.max(axis=0) > 1.5).all()
+    assert not compute_lead(scores, anomalous, neighbours[:, :0]).any()
 
 
 def test_layers_agree_on_the_least_that_any_of_them_says() -> None:
