@@ -52,6 +52,7 @@ RANKING = {
 RULE = {
     (topic, "LOW"): (0.1, 0.2, 0.35),
     (topic, "LEAST_SPREADS"): (0.0, 2.0, 2.5, 3.0, 4.0),
+    (detect, "LEAST_LEAD"): (1.8, 2.0, 2.2, np.inf),
     (detect, "GROUP_WEIGHT"): (1.0, 2.0),
 }
 MOST_SHARE = 0.12
