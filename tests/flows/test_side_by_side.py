@@ -181,6 +181,8 @@ def ending_sessions(url: str) -> Iterator[list[int]]:
         event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
 
 
+# A cursor whose session ended under it cannot be closed, which psycopg warns of when it is gone.
+@pytest.mark.filterwarnings("ignore:.*ServerCursor.*was deleted while still open:ResourceWarning")
 def test_an_audit_outlives_that_its_sessions_end_at_any_moment(
     audited: tuple[str, Path],
 ) -> None:
