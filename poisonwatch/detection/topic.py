@@ -110,7 +110,8 @@ def compute_lead(scores: Array, anomalous: NDArray[np.bool_], neighbours: RowInd
             leading = rows[some][is_crowd]
             if len(leading):
                 usual = np.nanquantile(of_crowd[is_crowd], USUAL, axis=1)
-                lead[leading, panel] = own[leading] / usual
+                # Scores have unit scale: of less than that nothing is twice as much.
+                lead[leading, panel] = own[leading] / np.maximum(usual, 1.0)
     return lead
 
 

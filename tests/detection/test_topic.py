@@ -120,6 +120,12 @@ def test_few_anomalous_rows_are_no_crowd_to_lead() -> None:
     assert lead_of([20.0, 4.0, *scores[1:]], anomalous=LEAST_CROWD + 1)[0] == 5.0
 
 
+def test_a_crowd_that_scores_next_to_nothing_is_led_in_units_of_one() -> None:
+    """Whatever its scores are divided by, zero and less included."""
+    assert lead_of([1.5] + [0.0] * 10, anomalous=11)[0] == 1.5
+    assert lead_of([1.5] + [-3.0] * 10, anomalous=11)[0] == 1.5
+
+
 def test_leads_in_blocks_are_as_leads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each panel by itself, and none where nothing is known of topics."""
     draw = np.random.default_rng(3)
