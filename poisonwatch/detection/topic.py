@@ -37,8 +37,8 @@ BETWEEN = (0.1, 0.35)
 # Spreads that a row must stand out by to be flagged.
 LEAST_SPREADS = 3.0
 
-# Of a crowd: the quantile that counts as usual there, so low that planted rows among it do not
-# raise it; how many rows make one; and how far a row must lead it to be flagged.
+# Of a crowd: the quantile that counts as usual there, so low that planted rows raise it little
+# while they are fewer; how many rows make one; and how far a row must lead it to be flagged.
 USUAL, LEAST_CROWD, LEAST_LEAD = 0.35, 8, 2.0
 
 # Standard deviations of a normal distribution between the quantiles BETWEEN.
