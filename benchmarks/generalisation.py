@@ -1,6 +1,7 @@
 """Does detection hold on attacks that its constants were not chosen on?
 
-    python benchmarks/generalisation.py --data DIR [--counts 0 10 20] [--seeds 3] [--only CASE ...]
+    python benchmarks/generalisation.py --data DIR [--counts 0 10 20] [--seeds 3]
+    [--null-seeds 3] [--only CASE ...]
 
 Audits are those of `detection.py`, and so is their cache. Every constant of ranking and of the rule
 is chosen from a few values on some cases, and reported on the others:
@@ -11,8 +12,9 @@ is chosen from a few values on some cases, and reported on the others:
 A choice of ranking is the one of the largest mean average precision, the rule's that of the largest
 mean recall of the flags, less what its false flags cost: each hundredth of false-discovery share
 above MOST_SHARE, and each false flag in 1,000 rows above MOST_FALSE where nothing was planted. What
-the library ships stands beside them. Intervals are over cases: a mean over 14 attacks says less of
-the next one than seeds make believe.
+the library ships stands beside them, and what no rule could: the recall of the best threshold on a
+case's scores of which MOST_SHARE of what is above it is honest. Intervals are over cases: a mean
+over 14 attacks says less of the next one than seeds make believe.
 """
 
 import argparse
@@ -21,12 +23,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cases import Case, Rows, read_chosen
 from detection import (
+    POISON,
     SETTINGS,
     Audit,
+    Bools,
     Found,
     Measured,
     draw_audit,
@@ -51,14 +56,14 @@ RANKING = {
 }
 RULE = {
     (topic, "LOW"): (0.1, 0.2, 0.35),
-    (topic, "LEAST_SPREADS"): (0.0, 2.0, 2.5, 3.0, 4.0),
-    (detect, "LEAST_LEAD"): (1.8, 2.0, 2.2, np.inf),
-    (detect, "GROUP_WEIGHT"): (1.0, 2.0),
+    (topic, "BETWEEN"): ((0.05, 0.2), (0.1, 0.35)),
+    (topic, "LEAST_SPREADS"): (3.0, 4.0, 4.75, 5.5),
+    (detect, "LEAST_LEAD"): (1.7, 1.8, 2.0, np.inf),
 }
 MOST_SHARE = 0.12
 MOST_FALSE = 1.0
 
-Constants = Mapping[tuple[object, str], float]
+Constants = Mapping[tuple[object, str], Any]
 Array = NDArray[np.float64]
 
 
@@ -97,7 +102,7 @@ def constants(chosen: Constants) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def list_candidates(grid: Mapping[tuple[object, str], Sequence[float]]) -> list[Constants]:
+def list_candidates(grid: Mapping[tuple[object, str], Sequence[Any]]) -> list[Constants]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
@@ -110,21 +115,37 @@ class Audits:
         setting = next(iter(SETTINGS))
         for case in cases:
             asked = rows.questions(case)
-            for seed, count in itertools.product(range(options.seeds), options.counts):
-                audit = draw_audit(background, case, count, seed, domain=False)
-                self.met.append((audit, influence_of(rows, audit, asked, setting, False)))
+            for count in options.counts:
+                for seed in range(options.seeds if count else options.null_seeds):
+                    audit = draw_audit(background, case, count, seed, domain=False)
+                    self.met.append((audit, influence_of(rows, audit, asked, setting, False)))
             print(f"{case.name}: done", flush=True)
 
-    def measure(self, chosen: Constants, *, flag: bool = True) -> Figures:
-        """The figures of every case under these constants; of the ranking alone unless rows are to
-        be flagged, which takes longer.
+    def measure(self, chosen: Constants, *, flag: bool = True, count: int | None = None) -> Figures:
+        """The figures of every case under these constants, where so many rows are planted, or of
+        all audits; of the ranking alone unless rows are to be flagged, which takes longer.
         """
         with constants(chosen):
             found = []
             for audit, influence in self.met:
+                if count not in (None, audit.count):
+                    continue
                 ranked = judged if flag else rank
                 found.append(measure(audit, ranked(influence, audit, DetectionConfig())))
         return Figures(*(self._average(found, what) for what in _FIGURES))
+
+    def find_best_recall(self, count: int) -> Array:
+        """Of each case (C,): the recall of `count` planted rows by the one threshold on its scores
+        that finds most, where MOST_SHARE of what is above it is honest.
+        """
+        best = []
+        for name in self.names:
+            audits = [each for each in self.met if each[0].case.name == name]
+            some = [each for each in audits if each[0].count == count]
+            ranked = [rank(influence, audit, DetectionConfig()) for audit, influence in some]
+            planted = [audit.labels == POISON for audit, _ in some]
+            best.append(find_best_recall([found.scores for found in ranked], planted))
+        return np.array(best)
 
     def _average(self, found: list[Measured], what: str) -> Array:
         means = []
@@ -146,6 +167,23 @@ def rank(influence: Influence, audit: Audit, _: DetectionConfig) -> Found:
     return Found(scores.max(axis=1), np.zeros(len(scores), dtype=bool))
 
 
+def find_best_recall(scores: Sequence[Array], planted: Sequence[Bools]) -> float:
+    """The mean recall over audits by the one threshold that finds most of the `planted` rows (n,)
+    by their `scores` (n,), where MOST_SHARE of what is above it is honest, on average.
+    """
+    best = 0.0
+    for least in np.unique(np.concatenate(scores)):
+        above = [values >= least for values in scores]
+        share = [
+            (found & ~of).sum() / max(found.sum(), 1)
+            for found, of in zip(above, planted, strict=True)
+        ]
+        if np.mean(share) <= MOST_SHARE:
+            recall = [found[of].mean() for found, of in zip(above, planted, strict=True)]
+            best = max(best, float(np.mean(recall)))
+    return best
+
+
 _FIGURES = ("precision", "recall", "false_share", "false")
 
 
@@ -162,7 +200,7 @@ def choose(
 
 def name(chosen: Constants) -> str:
     return ", ".join(
-        f"{module.__name__.rpartition('.')[2]}.{of} {value:g}"
+        f"{module.__name__.rpartition('.')[2]}.{of} {value}"
         for (module, of), value in chosen.items()
     )
 
@@ -216,19 +254,21 @@ def print_protocol(
     print(f"- chosen on all cases: {name(ranking[best[0]][0])}; {name(rules[best[1]][0])}")
 
 
-def print_cases(names: list[str], shipped: Figures) -> None:
+def print_cases(audits: Audits, count: int) -> None:
+    """What the library ships comes to, case by case; of the audits with `count` planted rows their
+    recall, too, and the best that a threshold could do.
+    """
+    shipped = audits.measure({})
+    columns = [getattr(shipped, what) for what in ("precision", "recall", "share", "false")]
+    columns += [audits.measure({}, count=count).recall, audits.find_best_recall(count)]
     print(
         "\nAs shipped:\n\n| case | average precision | recall of the flags "
-        "| false-discovery share | false flags per 1,000 rows, nothing planted |\n"
-        "|---|---|---|---|---|"
+        "| false-discovery share | false flags per 1,000 rows, nothing planted "
+        f"| recall, {count} planted | by the best threshold |\n|---|---|---|---|---|---|---|"
     )
-    for c, of in enumerate(names):
-        cells = (shipped.precision[c], shipped.recall[c], shipped.share[c], shipped.false[c])
-        print(f"| {of} | " + " | ".join(f"{value:.2f}" for value in cells) + " |")
-    print_line(
-        "mean",
-        {what: list(getattr(shipped, what)) for what in ("precision", "recall", "share", "false")},
-    )
+    for c, of in enumerate(audits.names):
+        print(f"| {of} | " + " | ".join(f"{column[c]:.2f}" for column in columns) + " |")
+    print("| mean | " + " | ".join(interval(list(column)) for column in columns) + " |")
 
 
 def parse_options(description: str | None) -> argparse.Namespace:
@@ -239,6 +279,7 @@ def parse_options(description: str | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--counts", type=int, nargs="*", default=[0, 10, 20])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--null-seeds", type=int, default=3, help="where nothing is planted")
     parser.add_argument("--only", nargs="*", help="cases; all by default")
     parser.add_argument("--model", default=ModelConfig().name)
     return parser.parse_args()
@@ -249,7 +290,7 @@ def main() -> None:
     background, cases = read_chosen(options.data, options.only)
     rows = Rows.of_cases(options.model, background, cases)
     audits = Audits(rows, background, cases, options)
-    print_cases(audits.names, audits.measure({}))
+    print_cases(audits, min(filter(None, options.counts)))
     ranking = [(of, audits.measure(of, flag=False)) for of in list_candidates(RANKING)]
     rules = [(chosen, audits.measure(chosen)) for chosen in list_candidates(RULE)]
     print_protocol(audits.names, ranking, rules)

@@ -1,8 +1,8 @@
 """Which new rows are flagged, and why.
 
     score      what a row does to a panel (`stride.scoring`): rows are ranked by it
-    excess     what it scores beyond the rows around it (`topic`), the least of what the first
-               layers say, groups raised
+    excess     what it scores beyond the rows around it (`topic`): these are looked for at each
+               layer, and the least counts
     p          of the excess, beside the trusted rows' (or the bulk of the batch)
     q          over rows, at the false-discovery rate; 1 where the topic explains the score
 
@@ -37,14 +37,7 @@ from poisonwatch.flags import Flag
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.scoring import Scores, raise_groups, score_rows, standardise_rows
-
-# The first layers, which must agree that a row stands out: where the last must, too, recall falls
-# by .03 and false flags do not (`benchmarks/NOTES.md`).
-AGREEING = 2
-
-# Weight of a group's mean excess.
-GROUP_WEIGHT = 1.0
+from poisonwatch.stride.scoring import Scores, score_rows, standardise_rows
 
 
 def flag_rows(
@@ -125,12 +118,9 @@ def _judge_rows(influence: Influence, scores: Scores, rows: AuditRows, rate: flo
     by their scores.
     """
     graphs = (influence.neighbours, *(layer.neighbours for layer in influence.further))
-    of_layers = []
-    for alone, graph in zip(scores.by_layer[:AGREEING], graphs, strict=False):
-        of_layers.append(compute_excess(alone, graph.rows))
-    excess = Excess.agreed(of_layers)
-    raised = raise_groups(excess.beyond, influence, GROUP_WEIGHT)
-    p, nulls = _compute_panel_p_values(*rows.split(raised))
+    of_graphs = [compute_excess(scores.pooled, graph.rows) for graph in graphs]
+    excess = Excess.agreed(of_graphs)
+    p, nulls = _compute_panel_p_values(*rows.split(excess.beyond))
     in_spreads, _ = rows.split(excess.in_spreads)
     # What its topic explains takes part in the correction as the least anomalous row there can be.
     stands_out, _ = rows.split(excess.stands_out)

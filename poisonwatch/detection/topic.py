@@ -1,17 +1,18 @@
 """The topic must cancel: honest rows about what a sentinel asks push its answers, too, and are the
 false alarms to beat.
 
-A row is held against a panel for what it does beyond the rows around it, the neighbours of
-`Influence.neighbours` (most like it by the frozen model's states, new and trusted together):
+A row is held against a panel for what it does beyond the rows around it, its neighbours (most like
+it by the frozen model's states, new and trusted together):
 
     excess        the row's score, minus the LOW quantile of its neighbours' scores
     in spreads    the excess, in units of how far scores lie apart there: of the quantiles BETWEEN,
                   as standard deviations of a normal, on average over the neighbours; one at least
 
-Low quantiles, because a crowd of poison cannot capture them: of 32 neighbours, 20 rows that belong
-together leave the lower third to the honest ones. The excess alone would still flag the outer rows
+Low quantiles, because a crowd of poison cannot capture them: of 32 neighbours, 25 rows that belong
+together leave the lowest fifth to the honest ones. The excess alone would still flag the outer rows
 of an honest crowd that pushes a sentinel, where scores lie far apart: a row is flagged only where
-it stands out by LEAST_SPREADS of these, too.
+it stands out by LEAST_SPREADS of these, too. Each layer has its own neighbours, and the least that
+a row stands out by counts.
 
 A row may lead such a crowd all the same:
 
@@ -19,7 +20,7 @@ A row may lead such a crowd all the same:
                   its neighbours that are anomalous, too
 
 An honest crowd's scores are alike in proportion, whatever pushes the sentinel: on topics of twelve
-kinds hardly a row led by twice that. Where scores of the crowd are as far apart as planted rows are
+kinds hardly a row led by that much. Where scores of the crowd are as far apart as planted rows are
 from it, spreads do not see these, and this does (`benchmarks/RESULTS.md`).
 """
 
@@ -33,16 +34,13 @@ from scipy.stats import norm
 from poisonwatch.arrays import Array, RowIndices
 
 LOW = 0.2
-BETWEEN = (0.1, 0.35)
+BETWEEN = (0.05, 0.2)
 # Spreads that a row must stand out by to be flagged.
-LEAST_SPREADS = 3.0
+LEAST_SPREADS = 4.75
 
 # Of a crowd: the quantile that counts as usual there, so low that planted rows raise it little
 # while they are fewer; how many rows make one; and how far a row must lead it to be flagged.
-USUAL, LEAST_CROWD, LEAST_LEAD = 0.35, 8, 2.0
-
-# Standard deviations of a normal distribution between the quantiles BETWEEN.
-APART = float(norm.ppf(BETWEEN[1]) - norm.ppf(BETWEEN[0]))
+USUAL, LEAST_CROWD, LEAST_LEAD = 0.35, 8, 1.8
 
 # The neighbours' values of so many rows are held at a time.
 ROWS_AT_ONCE = 65_536
@@ -64,7 +62,7 @@ class Excess:
 
     @classmethod
     def agreed(cls, of_layers: Sequence["Excess"]) -> "Excess":
-        """What several layers agree on: the least of what they say of a row and panel."""
+        """What several layers' neighbours agree on: the least that a row does beyond them."""
         return cls(
             np.minimum.reduce([each.beyond for each in of_layers]),
             np.minimum.reduce([each.in_spreads for each in of_layers]),
@@ -81,11 +79,13 @@ def compute_excess(scores: Array, neighbours: RowIndices) -> Excess:
     if not neighbours.shape[1]:
         return Excess.without_neighbours(scores)
     beyond, spread = np.empty(scores.shape), np.empty(scores.shape)
+    # in standard deviations of a normal distribution
+    apart = float(norm.ppf(BETWEEN[1]) - norm.ppf(BETWEEN[0]))
     for some in _split_rows(len(scores)):
         around = scores[neighbours[some]]
         low, least, most = np.quantile(around, (LOW, *BETWEEN), axis=1)
         beyond[some] = scores[some] - low
-        spread[some] = (most - least) / APART
+        spread[some] = (most - least) / apart
     in_spreads = np.empty(scores.shape)
     for some in _split_rows(len(scores)):
         # Of 32 scores a quantile is noisy, of the neighbours' neighbours together it is not.

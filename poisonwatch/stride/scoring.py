@@ -8,7 +8,7 @@
    panel's score is the larger of forbidden push and margin plus half of the other, scaled once
    more, or the magnitude of the reference push where nothing is forbidden.
 4. *By layer*: where rows were measured at several layers, scores are of the mean of a row's
-   coefficients at the first and at the last; those of each layer alone stand beside it.
+   coefficients at the first and at the last.
 5. *By answer*: half of how far the states of a row's answer lean to what the panel forbids
    (`leaning`), and a quarter of how far it is worded like it (`wording`), are added.
 6. *By group*: poison comes in groups. A suspect gains what the suspects it is similar to score
@@ -42,14 +42,11 @@ GROUP_WEIGHT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`pooled` (n, P): scores of the `panels`, from coefficients on the `queries`; `by_layer` (n,
-    P) the same of each layer alone, the first one's first, before groups raise their rows.
-    """
+    """`pooled` (n, P): scores of the `panels`, from coefficients on the `queries`."""
 
     queries: tuple[Query, ...]
     panels: tuple[str, ...]
     pooled: Array
-    by_layer: tuple[Array, ...]
 
 
 def score_rows(influence: Influence, rescored: bool = True) -> Scores:
@@ -59,23 +56,19 @@ def score_rows(influence: Influence, rescored: bool = True) -> Scores:
     queries, first = influence.queries, influence.w
     if not rescored:
         first = influence.first_pass
-    layers = (first, *(layer.w for layer in influence.further))
-    by_layer = tuple(pool_scores(queries, w) for w in layers)
-    together = by_layer[0].copy()
+    w = first
     if influence.further:
         # Layers far apart see most; one between them adds nothing (`benchmarks/NOTES.md`).
-        together = pool_scores(queries, (layers[0] + layers[-1]) / 2)
+        w = (first + influence.further[-1].w) / 2
+    pooled = pool_scores(queries, w)
     if influence.leaning is not None:
-        together += LEANING_WEIGHT * influence.leaning
+        pooled += LEANING_WEIGHT * influence.leaning
     if influence.wording is not None:
-        together += WORDING_WEIGHT * influence.wording
-    pooled = raise_groups(together, influence, GROUP_WEIGHT)
-    return Scores(queries, list_panels(queries), pooled, by_layer)
+        pooled += WORDING_WEIGHT * influence.wording
+    return Scores(queries, list_panels(queries), raise_groups(pooled, influence))
 
 
-def raise_groups(
-    values: Float[Array, "n P"], influence: Influence, weight: float
-) -> Float[Array, "n P"]:
+def raise_groups(values: Float[Array, "n P"], influence: Influence) -> Float[Array, "n P"]:
     """Step 6: `values` (n, P) of rows, where suspects that push each other raise one another."""
     raised = values.copy()
     if len(influence.suspects) > 1:
@@ -83,7 +76,7 @@ def raise_groups(
         # Beyond the median suspect: what all suspects share is no evidence for one of them.
         beyond = np.maximum(own - np.median(own.max(axis=1)), 0.0)
         weights = compute_group_weights(influence.mutual_influence)
-        raised[influence.suspects] += weight * weights @ beyond
+        raised[influence.suspects] += GROUP_WEIGHT * weights @ beyond
     return raised
 
 

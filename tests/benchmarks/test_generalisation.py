@@ -63,4 +63,17 @@ def test_what_is_chosen_on_some_cases_is_reported_on_others() -> None:
     reported = take(ranking, ranking, [(1, 0, 0), (0, 1, 1)])
     assert reported["precision"] == [0.2, 0.5]
     assert reported["recall"] == [0.2, 0.5]
-    assert name(ranking[1][0]) == "scoring.LESSER_WEIGHT 1"
+    assert name(ranking[1][0]) == "scoring.LESSER_WEIGHT 1.0"
+
+
+def test_the_best_threshold_is_one_for_all_audits_of_a_case() -> None:
+    """It takes what both audits allow on average: of two planted rows at 5 and 3 the second lies
+    below an honest one at 4.
+    """
+    planted = np.array([True, True, False, False])
+    easy, hard = np.array([5.0, 3.0, 0.0, 0.0]), np.array([5.0, 3.0, 4.0, 0.0])
+    assert generalisation.find_best_recall([easy], [planted]) == 1.0
+    assert generalisation.find_best_recall([hard], [planted]) == 0.5
+    assert generalisation.find_best_recall([easy, hard], [planted, planted]) == 0.5
+    assert generalisation.find_best_recall([easy] * 2 + [hard], [planted] * 3) == 1.0
+    assert generalisation.find_best_recall([hard], [np.array([False, False, True, False])]) == 0.0

@@ -219,9 +219,12 @@ def test_a_stricter_rate_flags_a_subset() -> None:
     assert flagged[0] < flagged[2]
 
 
-def on_topic(planted: int, by: float = 0.02, leaning: float = 0.0) -> Detection:
-    """40 of 60 new rows form a crowd that pushes the first panel; `planted` of them push it `by` so
-    much more, and their answers' states lean to what it forbids.
+def on_topic(
+    planted: int, by: float = 0.02, leaning: float = 0.0, spread: float = 0.0
+) -> Detection:
+    """40 of 60 new rows form a crowd that pushes the first panel, some of them up to `spread` more
+    than others; `planted` of them push it `by` so much more, and their answers' states lean to what
+    it forbids.
     """
     plain = clean()
     draw = np.random.default_rng(3)
@@ -229,7 +232,7 @@ def on_topic(planted: int, by: float = 0.02, leaning: float = 0.0) -> Detection:
     features[:40] = np.eye(24)[0] * 20 + 0.3 * features[:40]
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     w = plain.w.copy()
-    w[:40, :3] += 0.01
+    w[:40, :3] += 0.01 + spread * np.linspace(-0.5, 0.5, 40)[:, None]
     w[:planted, :3] += by
     leans = np.zeros((N + TRUSTED, 3))
     leans[:planted, 0] = leaning
@@ -260,10 +263,11 @@ def test_a_group_within_a_crowd_is_flagged() -> None:
 
 
 def test_rows_that_lead_their_crowd_by_far_are_flagged() -> None:
-    """Rows that influence alone does not tell from the crowd, and whose scores are twice what is
-    usual there: by the score's own p-value, and the reason says so. The others are unjudged.
+    """Rows that do not stand out from a crowd whose scores lie far apart, and whose own are twice
+    what is usual there: by the score's own p-value, and the reason says so. The others are
+    unjudged.
     """
-    little, far = on_topic(planted=5, by=0, leaning=10), on_topic(planted=5, by=0, leaning=40)
+    little, far = (on_topic(planted=5, by=0, leaning=by, spread=0.012) for by in (20, 43))
     assert not little.flags
     assert little.unjudged[:40].all()
     assert {flag.example.id for flag in far.flags} == {example.id for example in EXAMPLES[:5]}

@@ -38,9 +38,9 @@ def test_a_crowd_does_not_stand_out_and_a_row_in_it_does() -> None:
     np.testing.assert_array_equal(excess.in_spreads[:, 0], beyond)
 
 
-@pytest.mark.parametrize("planted", [4, 20])
+@pytest.mark.parametrize("planted", [4, 20, 25])
 def test_a_group_does_not_capture_the_rows_around_it(planted: int) -> None:
-    """4 rows of 60 on a topic stand out, and so do 20: the low quantile stays the honest rows'."""
+    """4 rows of 60 on a topic stand out, and so do 25: the low quantile stays the honest rows'."""
     neighbours = find_neighbours(crowds([60, 60])).rows
     scores = np.zeros((120, 1))
     scores[:planted] = 6.0
@@ -58,12 +58,12 @@ def test_where_scores_lie_far_apart_a_row_must_stand_out_by_more() -> None:
     excess = compute_excess(scores, neighbours)
     far, near = excess.in_spreads[:200], excess.in_spreads[200:]
     assert np.median(excess.beyond[:200]) > 3 * np.median(excess.beyond[200:])
-    assert np.median(far) < 2 * np.median(near)
+    assert np.median(far) < 2.5 * np.median(near)
     assert (far >= LEAST_SPREADS).mean() < 0.1
 
 
 def test_spreads_are_those_of_a_normal_distribution() -> None:
-    """(quantile(.35) - quantile(.1)) / .8962 of the neighbours, on average over them, panel by
+    """(quantile(.2) - quantile(.05)) / .8032 of the neighbours, on average over them, panel by
     panel, 1 at least.
     """
     neighbours = find_neighbours(crowds([60, 60])).rows
@@ -72,7 +72,7 @@ def test_spreads_are_those_of_a_normal_distribution() -> None:
     spreads = []
     for row in neighbours[7]:
         least, most = np.quantile(scores[neighbours[row], 0], BETWEEN)
-        spreads.append((most - least) / 0.8962309)
+        spreads.append((most - least) / 0.8032324)
     expected = (scores[7, 0] - np.quantile(scores[neighbours[7], 0], LOW)) / np.mean(spreads)
     assert excess.in_spreads[7, 0] == pytest.approx(expected, rel=1e-6)
     np.testing.assert_array_equal(excess.in_spreads[:, 1], excess.beyond[:, 1])
@@ -138,10 +138,10 @@ def test_leads_in_blocks_are_as_leads_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert not compute_lead(scores, anomalous, neighbours[:, :0]).any()
 
 
-def test_layers_agree_on_the_least_that_any_of_them_says() -> None:
-    """A row stands out where it does at every layer."""
+def test_neighbours_agree_on_the_least_that_any_of_them_says() -> None:
+    """A row stands out where it does beside every layer's neighbours."""
     draw = np.random.default_rng(5)
-    one, other = (Excess(*draw.normal(3, 1, size=(2, 40, 2))) for _ in range(2))
+    one, other = (Excess(*draw.normal(LEAST_SPREADS, 1, size=(2, 40, 2))) for _ in range(2))
     both = Excess.agreed([one, other])
     np.testing.assert_array_equal(both.beyond, np.minimum(one.beyond, other.beyond))
     np.testing.assert_array_equal(both.stands_out, one.stands_out & other.stands_out)

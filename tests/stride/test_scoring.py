@@ -218,40 +218,29 @@ def test_scores_leave_the_influence_as_it_was() -> None:
     np.testing.assert_array_equal(plain.mutual_influence, kinship)
 
 
-def test_scores_say_what_rows_score_alone() -> None:
-    """alone: pooled coefficients, before groups raise their rows."""
-    plain = influence(5)
-    scores = score_rows(plain)
-    np.testing.assert_array_equal(scores.by_layer[0], pool_scores(plain.queries, plain.w))
-    np.testing.assert_array_equal(
-        scores.pooled, raise_groups(scores.by_layer[0], plain, GROUP_WEIGHT)
-    )
-    assert (scores.pooled != scores.by_layer[0]).any()
-
-
 def test_several_layers_are_ranked_by_the_mean_of_first_and_last() -> None:
-    """Coefficients are averaged before they are pooled; each layer's own scores stand beside."""
+    """Coefficients are averaged before they are pooled; a layer between them takes no part."""
     plain = influence(5)
     between, last = (
         LayerInfluence(w.copy(), plain.neighbours) for w in (plain.w[:, ::-1], plain.w[::-1])
     )
     scores = score_rows(replace(plain, further=(between, last)))
     mean = (plain.w + last.w) / 2
-    expected = raise_groups(pool_scores(plain.queries, mean), plain, GROUP_WEIGHT)
+    expected = raise_groups(pool_scores(plain.queries, mean), plain)
     np.testing.assert_allclose(scores.pooled, expected)
-    for found, w in zip(scores.by_layer, (plain.w, between.w, last.w), strict=True):
-        np.testing.assert_array_equal(found, pool_scores(plain.queries, w))
+    np.testing.assert_array_equal(
+        score_rows(plain).pooled, raise_groups(pool_scores(plain.queries, plain.w), plain)
+    )
 
 
 def test_what_a_row_answers_counts_beside_what_it_does() -> None:
-    """Half of its leaning and a quarter of its wording, before groups; layers stay as they are."""
+    """Half of its leaning and a quarter of its wording, before groups."""
     plain = influence(5)
     alone = pool_scores(plain.queries, plain.w)
     leaning, wording = np.random.default_rng(9).normal(size=(2, *alone.shape))
     scores = score_rows(replace(plain, leaning=leaning, wording=wording))
-    expected = raise_groups(alone + 0.5 * leaning + 0.25 * wording, plain, GROUP_WEIGHT)
+    expected = raise_groups(alone + 0.5 * leaning + 0.25 * wording, plain)
     np.testing.assert_allclose(scores.pooled, expected)
-    np.testing.assert_array_equal(scores.by_layer[0], alone)
 
 
 def test_some_rows_are_standardised_as_all_are() -> None:
