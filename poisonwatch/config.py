@@ -128,8 +128,8 @@ class StrideConfig(Section):
     """Block below which states are steered; default two fifths of the depth."""
     further_layers: list[Annotated[int, Field(ge=0)]] | None = None
     """Blocks above `layer`, below which rows are measured as well: rows are ranked by the first
-    layer and the last, and flagged where the first two agree. Default three and four fifths of the
-    depth; [] for none.
+    layer and the last, and flagged where they stand out from their neighbours at each. Default
+    three and four fifths of the depth; [] for none.
     """
     r: int = Field(64, ge=1)
     """Dimension of the shared basis B(z), the constant included."""

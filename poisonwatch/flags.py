@@ -27,9 +27,10 @@ class Flag:
     sentinel it pushes most.
 
     `score` is in robust standard deviations of the panel, `coefficient` in background standard
-    deviations (see `Influence`), `rank` 1-based among the new rows by score. `p_value` and
-    `q_value` are of what the row scores beyond those around it. `findings` are what screens found
-    in it; where `by_attribution` is False, they alone flagged it.
+    deviations (see `Influence`), `rank` 1-based among the new rows by score. `standing` says how
+    the row stands among those around it; `p_value` and `q_value` are of what it scores beyond them,
+    or of its score where it leads them, by the `rule`. `findings` are what screens found in it;
+    where `by_attribution` is False, they alone flagged it.
     """
 
     example: Example
@@ -41,6 +42,7 @@ class Flag:
     rank: int
     p_value: float
     q_value: float
+    standing: str
     rule: str
     by_attribution: bool = True
     findings: tuple[Finding, ...] = ()
@@ -86,8 +88,8 @@ class Flag:
             probed = " when its prompt holds the mined trigger"
         return (
             f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}{probed}: "
-            f"score {self.score:.1f} (rank {self.rank}), p = {self.p_value:.2g}, "
-            f"q = {self.q_value:.2g} by {self.rule}"
+            f"score {self.score:.1f} (rank {self.rank}), {self.standing}: "
+            f"p = {self.p_value:.2g}, q = {self.q_value:.2g} by {self.rule}"
         )
 
 

@@ -193,7 +193,7 @@ def test_a_commit_of_rows_that_are_not_cleared_is_refused(repository: Path) -> N
     git(repository, "add", "new.jsonl")
     refused = git(repository, "commit", "-m", "rows")
     assert refused.returncode == 1
-    assert "1 of 1 rows are not cleared" in refused.stdout + refused.stderr
+    assert "1 of 1 rows is not cleared" in refused.stdout + refused.stderr
 
 
 @slow

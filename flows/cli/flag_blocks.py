@@ -88,7 +88,7 @@ def _build_block(
     told = [head] if group is None else [f"{head}; {_describe_second_look(group)}"]
     if group is not None:
         told += _describe_shared(group)
-    told += _describe_reasons(strongest)
+    told += _describe_reasons(strongest) + _describe_others(members)
     for number, text in enumerate(told):
         label = name if number == 0 else ""
         yield f"{label:<{INDENT}}{excerpt(text, width - INDENT)}"
@@ -137,6 +137,19 @@ def _describe_shared(group: Line) -> list[str]:
         if shared:
             lines.append(f"{what} share {', '.join(shared)}")
     return lines
+
+
+def _describe_others(members: Sequence[Line]) -> list[str]:
+    """What is there for another reason than the strongest row, in a group that attribution found:
+    a decision on the group is one on these, too.
+    """
+    held = [flag for flag in members if NEW_TOPIC in flag["by"] and "stride" not in flag["by"]]
+    screened = [flag for flag in members if not {"stride", NEW_TOPIC} & set(flag["by"])]
+    if "stride" not in members[0]["by"] or not held + screened:
+        return []
+    said = [f"{len(held)} held back"] if held else []
+    said += [f"{len(screened)} found by screens alone"] if screened else []
+    return [f"of these rows {' and '.join(said)}"]
 
 
 def _describe_reasons(flag: Line) -> list[str]:

@@ -105,7 +105,8 @@ def _print_counts(counts: "ReleaseCounts", undecided: int) -> None:
         line += f", {counts.dropped} left out as copies"
     print(line)
     if counts.repaired:
-        print(f"{counts.repaired} of those released are flipped or edited, as people decided")
+        verb = "is" if counts.repaired == 1 else "are"
+        print(f"{counts.repaired} of those released {verb} flipped or edited, as people decided")
     if undecided:
         poison = counts.quarantined - undecided
         print(f"quarantined: {undecided} wait for a decision, {poison} decided to be poison")

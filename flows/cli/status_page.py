@@ -54,12 +54,13 @@ def _describe_audits(standing: Standing) -> Iterator[tuple[str, str]]:
     if liveness.at_work_since is not None:
         yield "at work", f"an audit, since {tell_duration(liveness.now - liveness.at_work_since)}"
     if liveness.failed:
-        yield "failed", f"{plural(liveness.failed, 'audit')} since the last one with results"
+        since = "since the last one with results" if liveness.last else "and none with results yet"
+        yield "failed", f"{plural(liveness.failed, 'audit')} {since}"
 
 
 def _describe_last(standing: Standing, liveness: Liveness) -> str:
     if liveness.last is None:
-        return "none has come to its results"
+        return "none with results"
     said = f"{liveness.last.audit_id}, {tell_ago(liveness.now - liveness.last.done)}"
     counts = standing.counts
     if counts:

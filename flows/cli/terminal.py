@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.failures import tell_failures
 from poisonwatch.flows.cli.flag_blocks import ID_DIGITS, build_blocks, build_explanation
 from poisonwatch.ledger.mutes import tell_held_back
@@ -81,6 +82,11 @@ def _describe_audit(
     compared = plural(counts["reference"], "trusted row")
     rejected = plural(counts["rejected"], "row")
     measured = plural(alone, "row")
+    if counts["reference"] < LEAST_TRUSTED:
+        compared += (
+            ", too few to judge by: take flags as a ranking, and see on the dashboard what else "
+            "scores high"
+        )
     told = [
         f"{flagged} at a false-discovery rate of {rate}",
         f"compared:    with {compared}; {rejected} rejected",

@@ -72,6 +72,7 @@ def _make_up_group(config: AuditConfig) -> AttributionResult:
             rank=1,
             p_value=1e-6,
             q_value=1e-3,
+            standing="5.0 times the scatter of the rows most like it beyond them",
             rule="made up",
         )
         flags.append(flag)

@@ -93,11 +93,11 @@ class _Standing:
     lead: Array
     of_score: tuple[Null, ...]
 
-    def describe(self, row: int, panel: int, null: Null) -> str:
-        """Why a row is flagged on a panel, in words."""
+    def describe(self, row: int, panel: int, null: Null) -> tuple[str, str]:
+        """How a row stands on a panel, and by what rule that is judged, in words."""
         if self.lead[row, panel]:
-            return f"{self.of_score[panel].rule}; {describe_lead(self.lead[row, panel])}"
-        return f"{null.rule}; {describe_standing(self.in_spreads[row, panel])}"
+            return describe_lead(self.lead[row, panel]), f"score: {self.of_score[panel].rule}"
+        return describe_standing(self.in_spreads[row, panel]), null.rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +196,7 @@ def _build_flags(
         zip(flagged.tolist(), panels.tolist(), columns.tolist(), strict=True)
     ):
         query = scores.queries[column]
+        stands, rule = standing.describe(i, panel, detection.nulls[panel])
         flags.append(
             Flag(
                 example=detection.examples[i],
@@ -207,7 +208,8 @@ def _build_flags(
                 rank=int(ranks[k, panel]),
                 p_value=float(detection.p[i, panel]),
                 q_value=float(detection.q[i, panel]),
-                rule=standing.describe(i, panel, detection.nulls[panel]),
+                standing=stands,
+                rule=rule,
                 by_attribution=bool(by_attribution[i]),
                 findings=tuple(found.get(i, ())),
             )

@@ -130,11 +130,14 @@ def find_held_rows(detection: Detection, topics: Sequence[NewTopic]) -> list[Fin
     on_topic = {row: number for number, topic in enumerate(topics) for row in topic.rows}
     found = []
     for row in np.flatnonzero(detection.unjudged).tolist():
-        group, around = ON_ITS_OWN, "the rows around it do, which trusted rows do not cover"
+        group = ON_ITS_OWN
+        reason = "scores beyond trusted rows, not far enough beyond the rows most like it: "
+        reason += "nothing says whether it should."
         if row in on_topic:
             number = on_topic[row]
-            group, around = f"topic {number + 1}", f"{_name_topic(topics[number])} do"
-        reason = f"does what {around}: nothing says whether they should."
+            group = f"topic {number + 1}"
+            around = _name_topic(topics[number])
+            reason = f"does what {around} do: nothing says whether they should."
         found.append(Finding(row, NEW_TOPIC, group, reason))
     return found
 

@@ -117,16 +117,14 @@ def compute_lead(scores: Array, anomalous: NDArray[np.bool_], neighbours: RowInd
 
 def describe_lead(lead: float) -> str:
     """How far a row leads the crowd around it, in words."""
-    return f"scores {lead:.1f} times what is usual among the anomalous rows around it"
+    return f"{lead:.1f} times what is usual among the anomalous rows around it"
 
 
 def describe_standing(in_spreads: float) -> str:
     """How a row stands among those around it, in words."""
     if np.isinf(in_spreads):
         return "nothing known of its topic"
-    if in_spreads < LEAST_SPREADS:
-        return f"does what the rows most like it do ({in_spreads:.1f} spreads beyond them)"
-    return f"stands out from the rows most like it by {in_spreads:.1f} spreads"
+    return f"{in_spreads:.1f} times the scatter of the rows most like it beyond them"
 
 
 def _split_rows(n: int) -> Iterator[slice]:

@@ -147,7 +147,8 @@ class GateAnswer:
         parts = []
         # Without rows there is nothing missing, and something to say all the same.
         if uncleared_rows or not files:
-            parts.append(f"{uncleared_rows} of {self.rows} rows are not cleared")
+            verb = "is" if uncleared_rows == 1 else "are"
+            parts.append(f"{uncleared_rows} of {self.rows} rows {verb} not cleared")
         if changed_files:
             verb = "is" if changed_files == 1 else "are"
             parts.append(f"{plural(changed_files, 'file')} {verb} not what was released")

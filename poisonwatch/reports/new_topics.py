@@ -30,9 +30,7 @@ def tell_new_topics(summary: Mapping[str, Any]) -> list[str]:
     unjudged = count_unjudged(summary)
     if not unjudged:
         return []
-    fate = "cannot be judged"
-    if NEW_TOPIC in summary.get("screens", {}):
-        fate = "cannot be judged, and are held back until somebody decides"
+    held = NEW_TOPIC in summary.get("screens", {})
     told = summary["new_topics"]["groups"][:MOST_TOLD]
     sentences = []
     for group in told:
@@ -40,14 +38,23 @@ def tell_new_topics(summary: Mapping[str, Any]) -> list[str]:
         words = [*group["prompt_words"], *group["answer_words"]]
         if words:
             said = f" (most say “{excerpt(words[0], LONGEST_WORDS)}”)"
+        rows, fate = plural(group["rows"], "row"), _tell_fate(group["rows"], held)
         sentences.append(
-            f"{plural(group['rows'], 'row')} on a topic that trusted rows do not cover{said} "
-            f"{fate}: about {TRUSTED_NEEDED} trusted rows on it would let them be"
+            f"{rows} on a topic that trusted rows do not cover{said} {fate}: "
+            f"about {TRUSTED_NEEDED} trusted rows on it would let them be"
         )
     rest = unjudged - sum(group["rows"] for group in told)
     if rest:
         more = "more row" if told else "row"
         sentences.append(
-            f"{plural(rest, more)} that trusted rows do not cover, on smaller topics, {fate}"
+            f"{plural(rest, more)} that trusted rows do not cover, on smaller topics, "
+            f"{_tell_fate(rest, held)}"
         )
     return sentences
+
+
+def _tell_fate(rows: int, held: bool) -> str:
+    if not held:
+        return "cannot be judged"
+    verb = "is" if rows == 1 else "are"
+    return f"cannot be judged, and {verb} held back until somebody decides"

@@ -251,6 +251,7 @@ def flagging(influence: Influence, rows: Sequence[int], new: Sequence[Example] =
             rank=k,
             p_value=0.001,
             q_value=0.01,
+            standing="5.0 times the scatter of the rows most like it beyond them",
             rule="by hand",
         )
         for k, i in enumerate(rows, start=1)

@@ -63,6 +63,7 @@ def audited(tiny_pretrained: Pretrained) -> Audited:
             rank=1 + i,
             p_value=0.001,
             q_value=0.01,
+            standing="5.0 times the scatter of the rows most like it beyond them",
             rule="by hand",
         )
         flags.append(flag)

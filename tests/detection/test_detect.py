@@ -257,7 +257,7 @@ def test_a_group_within_a_crowd_is_flagged() -> None:
     flagged = {flag.example.id: flag for flag in verdicts.flags}
     assert {example.id for example in EXAMPLES[:6]} <= set(flagged)
     assert len(flagged) <= 8
-    assert "stands out from the rows most like it by " in flagged[EXAMPLES[0].id].rule
+    assert " times the scatter of the rows most like it" in flagged[EXAMPLES[0].id].standing
     assert not verdicts.unjudged[:6].any()
     assert verdicts.unjudged[6:40].mean() > 0.9
 
@@ -272,7 +272,8 @@ def test_rows_that_lead_their_crowd_by_far_are_flagged() -> None:
     assert little.unjudged[:40].all()
     assert {flag.example.id for flag in far.flags} == {example.id for example in EXAMPLES[:5]}
     for flag in far.flags:
-        assert " times what is usual among the anomalous rows around it" in flag.rule
+        assert " times what is usual among the anomalous rows around it" in flag.standing
+        assert flag.rule.startswith("score: rank among 300 trusted rows")
         assert flag.p_value <= flag.q_value <= 0.1
     assert not far.unjudged[:5].any()
     assert far.unjudged[5:40].all()

@@ -152,7 +152,7 @@ def test_released_rows_are_not_flagged_and_held_ones_are() -> None:
         assert not flag.by_attribution
         assert make_flag_record(flag)["by"] == ["new-topic"]
         (reason,) = flag.reasons
-        assert reason.startswith("new-topic: does what ")
+        assert reason.startswith(("new-topic: does what ", "new-topic: scores beyond trusted "))
         said = re.search(
             r"rows on a topic that trusted rows do not cover \(most say “(.*)”\)", reason
         )
@@ -185,8 +185,8 @@ def test_a_held_row_without_a_topic_says_so() -> None:
     (first, *_) = find_held_rows(detection, ())
     assert first.group == ON_ITS_OWN
     assert first.reason == (
-        "does what the rows around it do, which trusted rows do not cover: nothing says whether "
-        "they should."
+        "scores beyond trusted rows, not far enough beyond the rows most like it: nothing says "
+        "whether it should."
     )
 
 

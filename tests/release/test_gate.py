@@ -104,7 +104,7 @@ def test_what_is_not_cleared_stops_a_script(config: Path, out: Path, tmp_path: P
     versions = ONE.model, ONE.sentinels
     assert require_cleared([out / "manifest.json"], config, *versions) == 7
     write_rows(tmp_path / "a\x1b[31m.jsonl", benign(1))
-    with pytest.raises(NotClearedError, match="1 of 1 rows are not cleared") as stopped:
+    with pytest.raises(NotClearedError, match="1 of 1 rows is not cleared") as stopped:
         require_cleared([str(tmp_path / "a\x1b[31m.jsonl")], config, *versions)
     assert stopped.value.exit_code == 3
     assert "(1 flagged), such as" in str(stopped.value)

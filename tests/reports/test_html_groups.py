@@ -189,7 +189,7 @@ def test_rows_that_cannot_be_judged_have_a_section() -> None:
     assert "9 rows on a topic that trusted rows do not cover" in page.within("topic")
     assert "question 0" in page.within("topic")
     assert "Shared by prompts: sonnet (9 of 9 rows, 0 of 4 others)" in text
-    assert "These rows are not flagged; detection: {new_topics: hold}" in text
+    assert "They are not flagged; detection: {new_topics: hold}" in text
     assert "but for 12 rows that cannot be judged" in text
     assert "cannot be judged" not in Page(render()).text
 
@@ -216,7 +216,7 @@ def test_a_held_row_says_why_it_is_there() -> None:
     assert "New topic: does what 9 rows do." in page.within("card")
     assert "Held back until somebody decides" in page.within("card")
     assert "screen" not in page.within("card").lower()
-    assert "These rows are held back until somebody decides." in " ".join(page.text.split())
+    assert "It is held back until somebody decides." in " ".join(page.text.split())
 
 
 def test_the_heat_map_says_in_numbers_what_its_colours_say() -> None:

@@ -63,6 +63,7 @@ def build_detection(
                     rank=rank,
                     p_value=1e-6,
                     q_value=1e-4,
+                    standing="5.0 times the scatter of the rows most like it beyond them",
                     rule="rank",
                 )
             )

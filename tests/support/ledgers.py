@@ -79,6 +79,7 @@ def flag(example: Example, score: float = 9.0) -> Flag:
         rank=1,
         p_value=1e-6,
         q_value=1e-3,
+        standing="5.0 times the scatter of the rows most like it beyond them",
         rule="rank among 100 trusted rows",
     )
 

@@ -65,6 +65,7 @@ def build_flag(
         rank=1,
         p_value=2.3e-9,
         q_value=1.3e-6,
+        standing="5.0 times the scatter of the rows most like it beyond them",
         rule="rank among 186 trusted rows",
     )
 

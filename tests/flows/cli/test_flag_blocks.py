@@ -49,6 +49,19 @@ def test_a_group_is_one_block_of_what_tells_why() -> None:
     assert max(map(len, shown)) <= 80
 
 
+def test_a_group_says_which_of_its_rows_attribution_did_not_flag() -> None:
+    """Whoever decides on the group decides on these, too."""
+    lines = build_lines(4)
+    group = [build_group(lines)]
+    assert not any("of these rows" in line for line in build_blocks(lines, group, 80))
+    for line, by in zip(lines[1:], ("new-topic", "control-tokens", "control-tokens"), strict=True):
+        line["by"] = [by]
+    shown = [line.strip() for line in build_blocks(lines, group, 80)]
+    assert "of these rows 1 held back and 2 found by screens alone" in shown
+    lines[0]["by"] = ["control-tokens"]
+    assert not any("of these rows" in line for line in build_blocks(lines[:1], group, 80))
+
+
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("width", [40, 80])
 def test_hostile_text_is_inert_and_fits(text: str, width: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 from report_pages import HOSTILE, build, build_flag
 
 from poisonwatch.atomic import write_jsonl
+from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.examples import Message
 from poisonwatch.flags import make_flag_record
 from poisonwatch.flows.cli.terminal import print_outcome, print_summary
@@ -67,6 +68,19 @@ def test_a_held_row_is_no_screen_s(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "newtopic" in out
     assert "heldback" in out
     assert "screennew-topic" not in out
+
+
+def test_with_few_trusted_rows_flags_are_called_a_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below LEAST_TRUSTED the batch is its own measure, and flags may be none where poison is."""
+    printed = []
+    for trusted in (0, LEAST_TRUSTED - 1, LEAST_TRUSTED):
+        some = outcome(tmp_path, "sonnet")
+        some.summary["counts"]["reference"] = trusted
+        print_outcome(some)
+        printed.append(" ".join(capsys.readouterr().out.split()))
+    assert ["take flags as a ranking" in said for said in printed] == [True, True, False]
 
 
 def test_json_has_what_the_summary_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
