@@ -34,6 +34,6 @@ def test_what_the_notebook_shows_is_of_the_default_model() -> None:
     """Its outputs are kept: readers see what an audit finds."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     text = str([cell.outputs for cell in notebook.cells if cell.cell_type == "code"])
-    assert "18 of 384 rows flagged" in text
+    assert "19 of 384 rows flagged" in text  # 18 of them planted
     assert "stderr" not in text
     assert not re.search(r"/(tmp|home|work|site-packages)/", text)
