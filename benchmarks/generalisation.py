@@ -12,9 +12,10 @@ is chosen from a few values on some cases, and reported on the others:
 A choice of ranking is the one of the largest mean average precision, the rule's that of the largest
 mean recall of the flags, less what its false flags cost: each hundredth of false-discovery share
 above MOST_SHARE, and each false flag in 1,000 rows above MOST_FALSE where nothing was planted. What
-the library ships stands beside them, and what no rule could: the recall of the best threshold on a
-case's scores of which MOST_SHARE of what is above it is honest. Intervals are over cases: a mean
-over 14 attacks says less of the next one than seeds make believe.
+the library ships stands beside them, and what one threshold a case on its scores could find at
+best, where MOST_SHARE of what is above it is honest: a rule that looks at the rows around a row may
+find more. Intervals are over cases: a mean over 14 attacks says less of the next one than seeds
+make believe.
 """
 
 import argparse
@@ -287,10 +288,13 @@ def parse_options(description: str | None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options(__doc__)
+    planted = [count for count in options.counts if count]
+    if not planted:
+        raise SystemExit("--counts: nothing is chosen where no row is planted; give one above 0")
     background, cases = read_chosen(options.data, options.only)
     rows = Rows.of_cases(options.model, background, cases)
     audits = Audits(rows, background, cases, options)
-    print_cases(audits, min(filter(None, options.counts)))
+    print_cases(audits, min(planted))
     ranking = [(of, audits.measure(of, flag=False)) for of in list_candidates(RANKING)]
     rules = [(chosen, audits.measure(chosen)) for chosen in list_candidates(RULE)]
     print_protocol(audits.names, ranking, rules)

@@ -130,14 +130,13 @@ def find_held_rows(detection: Detection, topics: Sequence[NewTopic]) -> list[Fin
     on_topic = {row: number for number, topic in enumerate(topics) for row in topic.rows}
     found = []
     for row in np.flatnonzero(detection.unjudged).tolist():
-        group = ON_ITS_OWN
-        reason = "scores beyond trusted rows, not far enough beyond the rows most like it: "
-        reason += "nothing says whether it should."
         if row in on_topic:
             number = on_topic[row]
-            group = f"topic {number + 1}"
-            around = _name_topic(topics[number])
-            reason = f"does what {around} do: nothing says whether they should."
+            group, does = f"topic {number + 1}", f"does what {_name_topic(topics[number])} do"
+            reason = f"{does}: nothing says whether they should."
+        else:
+            group, does = ON_ITS_OWN, "scores beyond trusted rows, not far enough beyond the rows"
+            reason = f"{does} most like it: nothing says whether it should."
         found.append(Finding(row, NEW_TOPIC, group, reason))
     return found
 
