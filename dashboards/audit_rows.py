@@ -24,7 +24,7 @@ MOST_COMPARED = 200  # rows of a comparison that are listed
 
 
 def show_audit_rows(request: Request) -> Response:
-    """The rows of an audit, strongest first, and a line for each of their files."""
+    """The rows of an audit, largest score first, and a line for each of their files."""
     past, nth = find_audit(request), parse_number(request)
     source = request.query_params.get("source", "")
     ledger = get_desk(request).ledger

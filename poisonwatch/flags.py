@@ -17,6 +17,7 @@ PUSH_PHRASES = {
 LOWERED = "training lowers this answer (label false)"
 NOT_TRAINED = "not trained on"
 SEVERITIES = ("low", "medium", "high")
+ATTRIBUTION = "stride"  # among what flagged a row (`by` in flags.jsonl)
 # A push below the first lowers a sentinel's severity by one step, one above the second raises it.
 WEAK_SCORE, STRONG_SCORE = 6.0, 15.0
 
@@ -60,6 +61,11 @@ class Flag:
         return SEVERITIES[min(max(place, 0), len(SEVERITIES) - 1)]
 
     @property
+    def strength(self) -> tuple[bool, float, str]:
+        """What sorts flags, strongest first (`make_strength_key`)."""
+        return make_strength_key(self.by_attribution, self.score, self.example.id)
+
+    @property
     def held(self) -> bool:
         """Whether it is there because nothing can judge its topic (`detection.new_topics`)."""
         return any(finding.screen == NEW_TOPIC for finding in self.findings)
@@ -91,6 +97,16 @@ class Flag:
             f"score {self.score:.1f} (rank {self.rank}), {self.standing}: "
             f"p = {self.p_value:.2g}, q = {self.q_value:.2g} by {self.rule}"
         )
+
+
+def make_strength_key(
+    by_attribution: bool, score: float, example_id: str
+) -> tuple[bool, float, str]:
+    """What flagged rows are in order of everywhere, strongest first: those that attribution found,
+    then those of screens alone, whose score says nothing; the largest score first; equal ones by
+    id, whatever the rows' order. `ledger.queries.order_by_strength` asks the ledger for the same.
+    """
+    return not by_attribution, -score, example_id
 
 
 def label_turn(message: Message, lowered: bool = False) -> str:
@@ -130,7 +146,7 @@ def _make_text_record(example: Example) -> dict[str, Any]:
 def make_flag_record(flag: Flag) -> dict[str, Any]:
     """A flag as written to `flags.jsonl`."""
     example = flag.example
-    by = ["stride"] if flag.by_attribution else []
+    by = [ATTRIBUTION] if flag.by_attribution else []
     by += sorted({finding.screen for finding in flag.findings})
     return {
         "example_id": example.id,

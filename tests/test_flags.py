@@ -8,7 +8,13 @@ from ledgers import flag as build_flag
 
 from poisonwatch.detection.detection import locate_flags
 from poisonwatch.examples import Example, Message
-from poisonwatch.flags import label_turn, make_flag_record, make_row_record, read_flagged_example
+from poisonwatch.flags import (
+    label_turn,
+    make_flag_record,
+    make_row_record,
+    make_strength_key,
+    read_flagged_example,
+)
 from poisonwatch.screens.finding import Finding
 
 ROW = Example.from_messages(
@@ -47,6 +53,15 @@ def test_a_flag_s_line_gives_back_its_row(rejected: tuple[Message, ...]) -> None
     """Text, place and id, whatever the text holds."""
     row = replace(ROW, rejected=rejected)
     assert read_flagged_example(json.loads(json.dumps(make_flag_record(build_flag(row))))) == row
+
+
+def test_what_attribution_found_is_stronger_than_what_a_screen_did() -> None:
+    """Whatever the scores; then the largest score first, whatever p and q, and equal ones by id."""
+    flag = build_flag(ROW)
+    unlikely = replace(flag, score=5.0, p_value=1e-12, q_value=1e-9)
+    screened = replace(flag, score=50.0, by_attribution=False)
+    assert flag.strength < unlikely.strength < screened.strength
+    assert make_strength_key(True, 9.0, "0a") < make_strength_key(True, 9.0, "0b")
 
 
 def test_a_line_names_who_flagged_the_row() -> None:

@@ -95,6 +95,7 @@ class AuditResult:
     def flags(self) -> pd.DataFrame:
         """The flagged rows, strongest first."""
         by_id = {line["example_id"]: line for line in self._outcome.flags}
+        order = {id: number for number, id in enumerate(by_id)}
         groups = self._group_numbers
         found = []
         for label, place in self._list_places():
@@ -105,7 +106,7 @@ class AuditResult:
             record = {**place, **chosen, "group": groups.get(place["id"])}
             record["reasons"] = list(line["reasons"])
             found.append((label, record | _show_text(self._examples[place["id"]])))
-        found.sort(key=lambda each: -each[1]["score"])
+        found.sort(key=lambda each: order[each[1]["id"]])
         return _make_table(found, (*FLAG_COLUMNS, "group", "reasons", "prompt", "response"))
 
     @cached_property

@@ -16,6 +16,7 @@ their own, whatever the score; they silence nothing.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def flag_rows(
         false_discovery_rate=config.false_discovery_rate,
     )
     flags = _build_flags(detection, influence, scores, verdict.standing, findings)
-    return replace(detection, flags=tuple(sorted(flags, key=_rank_flag)))
+    return replace(detection, flags=tuple(sorted(flags, key=attrgetter("strength"))))
 
 
 # Verdicts
@@ -257,8 +258,3 @@ def _choose_queries(
             standard = standardise_rows(queries, influence.w[:, columns], rows[on_panel])
             chosen[on_panel] = np.array(columns)[standard.argmax(axis=1)]
     return chosen
-
-
-def _rank_flag(flag: Flag) -> tuple[bool, float, float, str]:
-    """Strongest first, those of screens alone last; equal ones by id, whatever the rows' order."""
-    return not flag.by_attribution, flag.q_value, -flag.score, flag.example.id

@@ -47,7 +47,7 @@ FACTS = (
 def collect_flagged(
     ledger: Ledger, name: str, audit: str | None = None, state: ExportState = "open"
 ) -> Sequence[Mapping[str, Any]]:
-    """The flagged rows of an audit of a name, gravest first: lines of flags.jsonl with audit,
+    """The flagged rows of an audit of a name, strongest first: lines of flags.jsonl with audit,
     group, status and decision.
 
     `audit` is an id, EVERY_AUDIT, or None for the last one that rows waited for. Raises InputError

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import poisonwatch
 from poisonwatch.exports.flagged import list_facts, show_reasons
 from poisonwatch.exports.lines import has_lines
-from poisonwatch.flags import read_flagged_example
+from poisonwatch.flags import ATTRIBUTION, read_flagged_example
 from poisonwatch.text.display import excerpt, make_visible
 
 SCHEMA = (
@@ -26,7 +26,6 @@ ROOT = "%SRCROOT%"
 LEVELS = {"high": "error", "medium": "warning", "low": "note"}
 EXCERPT_CHARACTERS = 80
 HASH_DIGITS = 16
-ATTRIBUTION = "stride"  # among what flagged a row (`by` in flags.jsonl)
 # Characters that a name may keep: those of a path, and of an address.
 _PATH, _ADDRESS = "/", "/:?#[]@!$&'()*+,;=%"
 

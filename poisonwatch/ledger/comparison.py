@@ -8,7 +8,9 @@ from typing import Literal
 
 from sqlalchemy import select
 
+from poisonwatch.flags import make_strength_key
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.queries import is_attributed
 from poisonwatch.ledger.tables import audits, flags, results, rows
 from poisonwatch.ledger.transactions import retried
 
@@ -23,6 +25,7 @@ class Flagged:
     panel: str
     severity: str
     score: float
+    by_attribution: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,14 @@ def compare_audits(ledger: Ledger, before: str, after: str) -> Comparison:
     """What changed from one audit to another, by their ids. A row that both flagged has changed
     where its panel or its severity has.
     """
+    said_of_flag = flags.c.panel, flags.c.severity, flags.c.score, is_attributed()
     with ledger.read() as connection:
         said = []
         looked = []
         for audit_id in (before, after):
             audit = select(audits.c.audit).where(audits.c.audit_id == audit_id).scalar_subquery()
             query = (
-                select(rows.c.id, flags.c.panel, flags.c.severity, flags.c.score)
+                select(rows.c.id, *said_of_flag)
                 .join(flags, flags.c.row == rows.c.row)
                 .where(flags.c.audit == audit)
             )
@@ -89,7 +93,7 @@ def compare_audits(ledger: Ledger, before: str, after: str) -> Comparison:
         old, new = said[0].get(id), said[1].get(id)
         other = looked[0] if old is None else looked[1]
         compared.append(ComparedRow(id, _name_change(old, new), old, new, id in other))
-    compared.sort(key=lambda row: (CHANGES.index(row.change), -_find_score(row), row.example_id))
+    compared.sort(key=lambda row: (CHANGES.index(row.change), _find_strength(row)))
     return Comparison(tuple(compared), _compare_panels(*said))
 
 
@@ -102,8 +106,12 @@ def _name_change(before: Flagged | None, after: Flagged | None) -> Change:
     return "same" if is_same else "changed"
 
 
-def _find_score(row: ComparedRow) -> float:
-    return max(flagged.score for flagged in (row.before, row.after) if flagged is not None)
+def _find_strength(row: ComparedRow) -> tuple[bool, float, str]:
+    return min(
+        make_strength_key(flagged.by_attribution, flagged.score, row.example_id)
+        for flagged in (row.before, row.after)
+        if flagged is not None
+    )
 
 
 def _compare_panels(

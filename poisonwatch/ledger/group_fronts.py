@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import desc, func, select
+from sqlalchemy import func, select
 
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.queries import match_id_prefix
+from poisonwatch.ledger.queries import match_id_prefix, order_by_strength
 from poisonwatch.ledger.queue import FlaggedGroup
 from poisonwatch.ledger.tables import audits, files, flags, places, rows
 from poisonwatch.ledger.transactions import retried
@@ -38,17 +38,16 @@ def load_fronts(
             if group.number is not None:
                 here = flags.c.group == group.number
             members = (
-                select(flags.c.row, flags.c.record, flags.c.score)
+                select(flags.c.row)
                 .join(audits, audits.c.audit == flags.c.audit)
                 .join(rows, rows.c.row == flags.c.row)
                 .where(audits.c.audit_id == group.audit_id, here)
-                .subquery()
             )
-            strongest = select(members.c.record).order_by(desc(members.c.score), members.c.row)
+            strongest = members.with_only_columns(flags.c.record).order_by(*order_by_strength())
             counted = (
                 select(func.count(files.c.file.distinct()))
                 .join(places, places.c.file == files.c.file)
-                .where(files.c.gone_at.is_(None), places.c.row.in_(select(members.c.row)))
+                .where(files.c.gone_at.is_(None), places.c.row.in_(members))
             )
             record = connection.execute(strongest.limit(1)).scalar_one()
             found[group.audit_id, group.key] = GroupFront(

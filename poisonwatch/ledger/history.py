@@ -38,6 +38,7 @@ from poisonwatch.ledger.outbox import (
     match_pending,
     pending,
 )
+from poisonwatch.ledger.queries import order_by_strength
 from poisonwatch.ledger.tables import audits, deliveries, flags, rows, versions
 from poisonwatch.ledger.transactions import LostTransactionError, retried
 
@@ -185,7 +186,7 @@ def list_undecided_ids(ledger: Ledger, number: int) -> list[str]:
         select(rows.c.id)
         .join(flags, flags.c.row == rows.c.row)
         .where(flags.c.audit == number, IS_UNDECIDED)
-        .order_by(desc(flags.c.score))
+        .order_by(*order_by_strength())
     )
     with ledger.read() as connection:
         return [bytes(id).hex() for id in connection.execute(query).scalars()]

@@ -1,6 +1,7 @@
 """Parts of queries that several questions to the ledger share."""
 
 from collections.abc import Collection
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -9,12 +10,15 @@ from sqlalchemy import (
     Select,
     Subquery,
     Table,
+    case,
+    desc,
     exists,
     func,
     select,
 )
 
-from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows
+from poisonwatch.flags import ATTRIBUTION
+from poisonwatch.ledger.tables import audits, files, flags, places, rejections, results, rows
 
 ID_DIGITS = 64  # of an example id: SHA-256 in hex
 
@@ -33,6 +37,22 @@ def match_id_prefix(digits: str) -> ColumnElement[bool]:
     low = bytes.fromhex(digits.ljust(ID_DIGITS, "0"))
     high = bytes.fromhex(digits.ljust(ID_DIGITS, "f"))
     return rows.c.id.between(low, high)
+
+
+def is_attributed() -> ColumnElement[bool]:
+    """Whether attribution found a flagged row, or nothing says what did (`by` of its record).
+
+    Text of the row cannot say so: JSON has its quotation marks escaped.
+    """
+    record = flags.c.record
+    return record.contains(f'"by": ["{ATTRIBUTION}"') | ~record.contains('"by": [')
+
+
+def order_by_strength() -> tuple[ColumnElement[Any], ...]:
+    """What flags that are joined with their rows are in order of, strongest first: what
+    `flags.make_strength_key` says of those in memory.
+    """
+    return case((is_attributed(), 0), else_=1), desc(flags.c.score), rows.c.id
 
 
 def find_row_number(connection: Connection, id: str) -> int | None:

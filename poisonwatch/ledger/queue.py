@@ -18,7 +18,6 @@ from sqlalchemy import (
     and_,
     case,
     cast,
-    desc,
     func,
     select,
     tuple_,
@@ -33,6 +32,7 @@ from poisonwatch.ledger.queries import (
     ID_DIGITS,
     is_hex,
     match_id_prefix,
+    order_by_strength,
     select_last_audits,
     select_rows_of_file,
 )
@@ -219,7 +219,7 @@ def _load_group(connection: Connection, line: Row[Any], audit: Row[Any]) -> Flag
         select(flags.c.panel, flags.c.sentinel, rows.c.id)
         .join(rows, rows.c.row == flags.c.row)
         .where(flags.c.audit == line.audit, members)
-        .order_by(desc(flags.c.score))
+        .order_by(*order_by_strength())
         .limit(1)
     )
     best = connection.execute(strongest).one()
@@ -272,7 +272,7 @@ def list_group_rows(ledger: Ledger, audit_id: str, key: str) -> list[FlaggedRow]
         .join(flags, flags.c.row == rows.c.row)
         .join(audits, audits.c.audit == flags.c.audit)
         .where(audits.c.audit_id == audit_id, match_group_key(key))
-        .order_by(desc(flags.c.score), flags.c.row)
+        .order_by(*order_by_strength())
     )
     with ledger.read() as connection:
         found = connection.execute(query).all()
@@ -334,7 +334,7 @@ def export_flagged_rows(
     ledger: Ledger, wanted: AuditFilter, state: QueueState = "open"
 ) -> Sequence[Mapping[str, Any]]:
     """Every flagged row of a filter as a line of flags.jsonl, with its audit, group, status and
-    decision, gravest first.
+    decision, strongest first.
     """
     shown = _select_flagged(wanted, state)
     columns = audits.c.audit_id, audits.c.name, flags.c.group, rows.c.status, rows.c.decided
@@ -344,7 +344,7 @@ def export_flagged_rows(
         .join(flags, and_(flags.c.audit == shown.c.audit, flags.c.row == shown.c.row))
         .join(audits, audits.c.audit == flags.c.audit)
         .join(rows, rows.c.row == flags.c.row)
-        .order_by(desc(shown.c.rank), desc(shown.c.score), shown.c.row)
+        .order_by(*order_by_strength())
     )
     exported = []
     with ledger.read() as connection:

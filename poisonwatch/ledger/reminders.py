@@ -23,7 +23,7 @@ from poisonwatch.ledger.outbox import (
     Alert,
     enqueue_alerts,
 )
-from poisonwatch.ledger.queries import select_last_audits
+from poisonwatch.ledger.queries import order_by_strength, select_last_audits
 from poisonwatch.ledger.records import append_record
 from poisonwatch.ledger.tables import alerts, audits, deliveries, flags, notified_rows, rows
 from poisonwatch.ledger.team_tables import assignments
@@ -94,7 +94,7 @@ def list_open_groups(connection: Connection, name: str) -> list[OpenGroup]:
         .join(audits, audits.c.audit == flags.c.audit)
         .outerjoin(assignments, assignments.c.row == rows.c.row)
         .where(audits.c.name == name, IS_UNDECIDED)
-        .order_by(flags.c.audit, flags.c.score.desc(), flags.c.row)
+        .order_by(flags.c.audit, *order_by_strength())
     )
     groups: dict[tuple[int, str], list[OpenRow]] = {}
     for found in connection.execute(query):

@@ -30,6 +30,7 @@ from sqlalchemy import (
 
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.queries import order_by_strength
 from poisonwatch.ledger.tables import audits, decisions, flags, reviews, rows
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.ledger.two_people import submit_on_rows
@@ -124,7 +125,7 @@ def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewC
         .join(first, first.c.audit == spans.c.first)
         .join(rows, rows.c.row == flags.c.row)
         .where(IS_UNDECIDED, flags.c.row.not_in(reviewed))
-        .order_by(desc(flags.c.score), flags.c.row)
+        .order_by(*order_by_strength())
         .limit(most)
     )
     with ledger.read() as connection:
