@@ -3,7 +3,8 @@
 The docstring of a command is its help: what it does, and an example that runs.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,7 +85,7 @@ def decide(
     ] = False,
 ) -> None:
     """Say what flagged or rejected rows are: poison, benign or unsure; on all that are named, or on
-    none.
+    none. What was decided of them before gives way, and is counted in the output.
 
     Where the audit file asks for two people (`review: {two_people: high}`), what the first says is
     a proposal, and counts once another one says the same.
@@ -98,6 +99,7 @@ def decide(
     import getpass
 
     from poisonwatch.config_file import load_config
+    from poisonwatch.ledger.decisions import find_replaced
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.ledger.two_people import (
         Outcome,
@@ -118,6 +120,7 @@ def decide(
     if author is None:
         author = getpass.getuser()
     settings = load_config(config)
+    replaced: dict[int, str] = {}
     with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
         two_people = settings.review.two_people
         if withdraw is not None:
@@ -150,13 +153,15 @@ def decide(
                 answer=answer,
             )
             outcome.require_news()
+            replaced = find_replaced(ledger, outcome.decisions)
     if json:
         for decision in outcome.decisions:
-            print(dumps(decision.record()))
+            before = replaced.get(decision.number)
+            print(dumps(decision.record() | ({} if before is None else {"replaces": before})))
         if outcome.proposal is not None:
             print(dumps({"proposal": outcome.proposal.record()}))
         return
-    _print_decisions(outcome.decisions, config)
+    _print_decisions(outcome.decisions, replaced.values(), config)
     if outcome.proposal is not None:
         _print_proposal(outcome.proposal, config)
 
@@ -239,9 +244,13 @@ def _describe(decision: "Decision") -> str:
     return f"{row} becomes {becomes} by {decision.verdict}"
 
 
-def _print_decisions(made: "Sequence[Decision]", config: Path) -> None:
+def _print_decisions(made: "Sequence[Decision]", replaced: Collection[str], config: Path) -> None:
     for decision in made[:DECISIONS_SHOWN]:
         print(f"decision {decision.number}: {_describe(decision)}")
+    if replaced:
+        counts = Counter(replaced)
+        said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        print(f"decided otherwise before: {plural(len(replaced), 'row')} ({said})")
     if len(made) > 1:
         numbers = f"{made[0].number}-{made[-1].number}"
         print(f"{len(made)} decisions; taken back by: poisonwatch decide {config} --undo {numbers}")

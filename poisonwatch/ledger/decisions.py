@@ -17,12 +17,23 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, desc, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    delete,
+    desc,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.answers import check_answer
-from poisonwatch.ledger.ledger import Ledger, now
+from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, now
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, select_rows_of_file
 from poisonwatch.ledger.records import CHAIN_START, DECISION, append_record, lock_chain
 from poisonwatch.ledger.row_states import EDIT, REPAIRED, REPAIRS, find_audited_status
@@ -302,6 +313,31 @@ def read_decisions_in(connection: Connection, *where: ColumnElement[bool]) -> It
         if isinstance(row.repaired_id, bytes):
             fields["repaired_id"] = row.repaired_id.hex()
         yield Decision(**fields)
+
+
+@retried
+def find_replaced(ledger: Ledger, made: Sequence[Decision]) -> dict[int, str]:
+    """What was decided otherwise before of the rows of these decisions: the verdicts whose place
+    they took, by their numbers. `unsure` is no decision that one could miss.
+    """
+    earlier, mine, old = decisions.alias(), decisions.alias(), decisions.alias()
+    last = (
+        select(func.max(earlier.c.number))
+        .where(earlier.c.row == mine.c.row, earlier.c.number < mine.c.number)
+        .correlate(mine)
+        .scalar_subquery()
+    )
+    is_other = (old.c.verdict != mine.c.verdict) | old.c.answer.is_distinct_from(mine.c.answer)
+    query = (
+        select(mine.c.number, old.c.verdict)
+        .select_from(mine.join(old, old.c.number == last))
+        .where(old.c.verdict != "unsure", is_other)
+    )
+    found: dict[int, str] = {}
+    with ledger.read() as connection:
+        for some in batched([each.number for each in made], VALUES_PER_STATEMENT):
+            found.update(connection.execute(query.where(mine.c.number.in_(some))).tuples().all())
+    return found
 
 
 @retried

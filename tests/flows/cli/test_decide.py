@@ -82,6 +82,24 @@ def test_a_group_a_file_and_a_filter_name_rows(
     assert "waits for a decision" in capsys.readouterr().err
 
 
+def test_what_was_decided_otherwise_is_told(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many rows, and as what; the same said again replaces nothing, nor does what was unsure."""
+    ids = [str(line["example_id"]) for line in read_lines(config)]
+    everything = "decide", str(config), "--rows", str(config.parent / "run/flags.jsonl")
+    assert run("decide", str(config), ids[0], "poison") == 0
+    assert run("decide", str(config), ids[1], "edit", "--answer", "Any shop will do.") == 0
+    capsys.readouterr()
+    assert run(*everything, "poison") == 0
+    assert "decided otherwise before: 1 row (1 edit)\n" in capsys.readouterr().out
+    assert run(*everything, "benign", "--json") == 0
+    made = [loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["replaces"] for each in made] == ["poison"] * len(ids)
+    assert run(*everything, "benign", "--json") == 0
+    assert "replaces" not in capsys.readouterr().out
+
+
 def test_a_row_that_was_never_flagged_asks_for_it(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
