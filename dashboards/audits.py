@@ -27,7 +27,7 @@ from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.ledger.overview import AuditFilter
 from poisonwatch.ledger.probe_looks import list_failed_probes
 from poisonwatch.ledger.probes import list_last_probes
-from poisonwatch.ledger.queue import count_open_rows, list_groups
+from poisonwatch.ledger.queue import count_flagged_rows, list_groups
 from poisonwatch.pruning.missing import describe_missing_run
 from poisonwatch.reports.coverage import (
     tell_guarded,
@@ -106,7 +106,7 @@ def show_overview(request: Request) -> Response:
         nth=nth,
         size=LINES_PER_PAGE,
         totals=overview.count_totals(ledger, wanted),
-        waiting=count_open_rows(ledger, wanted),
+        waiting=count_flagged_rows(ledger, wanted),
         probes=list_last_probes(ledger, name)[:PROBES_SHOWN] if is_first else [],
         failed_probes=list_failed_probes(ledger, name)[:PROBES_SHOWN] if is_first else [],
         points=points,

