@@ -13,6 +13,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config, resolve_config
 from poisonwatch.errors import InputError, SourceError
 from poisonwatch.flows.cli.reading_options import HubOption, ReadingOptions
+from poisonwatch.sentinels.sentinel import check_sentinels
 
 AUDIT_FILE_SUFFIXES = (".yaml", ".yml")
 
@@ -22,7 +23,7 @@ def check(
         str,
         Parameter(
             help="A file, folder, glob or URL of rows; or an audit file (YAML), whose `source` and "
-            "`validation` are taken."
+            "`validation` are taken, and whose `sentinels` are read as far as they are there."
         ),
     ],
     /,
@@ -44,6 +45,7 @@ def check(
         raise InputError(f"--rows is {rows}: ask for none or more")
     changes = reading.to_settings() if reading is not None else {}
     config = build_settings(source, hub, changes)
+    check_sentinels(config.sentinels)
     # below the settings: a mistake in them must not wait for what reads rows
     from poisonwatch.flows.cli.check_page import CheckPage
     from poisonwatch.flows.cli.check_steps import (

@@ -1,5 +1,6 @@
 """Sentinels that ship with Poisonwatch, and the reader of files that ship."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,12 +60,21 @@ def list_packs() -> list[str]:
     return list_shipped("sentinels/packs")
 
 
+def suggest_pack(name: str) -> str | None:
+    """The pack whose name is most like this one; None where none is like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), list_packs(), n=1)), None)
+
+
 def read_pack(name: str) -> Pack:
     """A pack as it ships; its comment's first sentence is `about`. Raises SentinelError where there
     is none of that name.
     """
     if name not in list_packs():
-        raise SentinelError(f"there is no pack {name}: packs are {', '.join(list_packs())}")
+        nearest = suggest_pack(name)
+        hint = "" if nearest is None else f", the nearest is {nearest}"
+        raise SentinelError(
+            f"there is no pack {excerpt(name)}{hint}: packs are {', '.join(list_packs())}"
+        )
     comment, text = read_shipped("sentinels/packs", name)
     return Pack(
         name=name,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
-from poisonwatch.sentinels.pack import PACK_PREFIX, fill_pack
+from poisonwatch.sentinels.pack import PACK_PREFIX, fill_pack, suggest_pack
 from poisonwatch.text.display import excerpt, make_visible
 from poisonwatch.text.redaction import show_place
 from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
@@ -76,6 +76,15 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
     return sentinels
 
 
+def check_sentinels(places: Sequence[str]) -> None:
+    """Read the packs, and those files that are there: others may be still to be written. Raises
+    SentinelError as `load_sentinels` does of one place.
+    """
+    for place in places:
+        if place.startswith(PACK_PREFIX) or Path(place).exists() or _suggest_place(place):
+            read_sentinels(place)
+
+
 def read_sentinels(place: str) -> list[Sentinel]:
     """The sentinels of one file or pack. Raises SentinelError as `load_sentinels` does."""
     if place.startswith(PACK_PREFIX):
@@ -111,12 +120,20 @@ def read_sentinel_text(place: str) -> str:
     try:
         return read_yaml_text(Path(place))
     except FileNotFoundError:
-        raise SentinelError(
-            f"{place} does not exist: check `sentinels` "
-            "(relative paths start at the audit file's folder)"
-        ) from None
+        pack = _suggest_place(place)
+        hint = "relative paths start at the audit file's folder"
+        if pack is not None:
+            hint = f"the pack is written {pack}"
+        raise SentinelError(f"{place} does not exist: check `sentinels` ({hint})") from None
     except (OSError, YamlError) as error:
         raise SentinelError(f"{place} cannot be read: {error}") from error
+
+
+def _suggest_place(place: str) -> str | None:
+    """How the pack is named that a place names as if it were a file; None where it does not."""
+    name = Path(place).name.rpartition(":")[2]
+    pack = None if "." in name else suggest_pack(name)
+    return None if pack is None else f"{PACK_PREFIX}{pack}"
 
 
 def refuse_clashes(sentinels: Sequence[Sentinel], places: Sequence[str]) -> None:

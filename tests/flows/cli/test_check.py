@@ -153,7 +153,7 @@ def test_a_turn_that_says_nothing_is_shown_as_such(
 def test_an_audit_file_gives_source_and_validation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its paths start at its folder; sentinels need not be there; options go before it."""
+    """Its paths start at its folder; files of sentinels need not be there; options go before it."""
     write(tmp_path / "rows.jsonl", [{"question": f"q{i}", "answer": "a" * 40} for i in range(4)])
     write(tmp_path / "trusted.jsonl", GOOD)
     settings: dict[str, Any] = {
@@ -174,6 +174,31 @@ def test_an_audit_file_gives_source_and_validation(
     assert check(tmp_path / "audit.yaml", "--fields", "response=question", "--json") == 0
     (first, *_) = json.loads(capsys.readouterr().out)["samples"]
     assert [turn["content"] for turn in first["messages"]] == ["q0", "q0"]
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("pack:refusal-erosoin", "refusal-erosion"),
+        ("pack:brand-promotion?brand=Velmora", "needs a value for product"),
+        ("identity", "pack:identity"),
+        ("packs:over_refusal", "pack:over-refusal"),
+        ("listless.yaml", "must hold a YAML list"),
+    ],
+)
+def test_a_misspelt_sentinel_is_one_line_that_names_what_is_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, named: str
+) -> None:
+    """Before any row is read, as an audit would; only a file may be still to be written."""
+    write(tmp_path / "rows.jsonl", GOOD)
+    (tmp_path / "listless.yaml").write_text("id: x\n")
+    settings = {"source": "rows.jsonl", "sentinels": ["nowhere.yaml", place]}
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(settings))
+    assert check(tmp_path / "audit.yaml") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert named in line
 
 
 def test_options_say_how_rows_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
