@@ -1,7 +1,8 @@
 """What an audit would take, before it is begun: `poisonwatch audit --dry-run`.
 
 Rows are read as `check` reads them, some are tokenised, and one batch of them goes through the real
-model, with a clock beside it. No ledger is opened and no row is pulled into one.
+model, with a clock beside it. No ledger is made or changed, and no row is pulled into one; one that
+no audit could write into is told of first.
 """
 
 import time
@@ -16,6 +17,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example
 from poisonwatch.flows.forecast import MOST_TOKENISED, Forecast, RowCounts, forecast_passes
+from poisonwatch.ledger.writable import require_writable
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.progress import Progress
@@ -38,7 +40,10 @@ class Waiting(Protocol):
 
 
 def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
-    """What an audit of all rows of the source would take on this machine, as it is now."""
+    """What an audit of all rows of the source would take on this machine, as it is now. Raises what
+    it would stop with.
+    """
+    require_writable(config.state)
     max_tokens = config.stride.max_tokens
     survey = survey_source(config.source, max_tokens, samples=0, progress=page.progress)
     new, examples = _count_rows(survey, config.source.address), _list_examples(survey)

@@ -68,10 +68,30 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     Transactions on SQLite begin by taking the write lock where the connection's option `writing` is
     set, so that a check and the change that follows from it cannot be torn apart.
 
-    `url` may name environment variables; `wait_s` is how long another process that writes to SQLite
-    is waited for, unless the option `patience_s` says otherwise. Raises SourceError where it is no
-    URL, ConfigError where it is none of SQLite or PostgreSQL, or a ledger of a newer version, or
-    others have tables there, OperationError where the database cannot be reached.
+    `wait_s` is how long another process that writes to SQLite is waited for, unless the option
+    `patience_s` says otherwise. Raises what `make_engine` does, ConfigError where it is a ledger of
+    a newer version, or others have tables there, OperationError where the database cannot be
+    reached.
+    """
+    engine = make_engine(url, wait_s)
+    try:
+        if engine.dialect.name == "sqlite":
+            _set_up_sqlite(engine, wait_s)
+        _migrate(engine, conceal(url, url))
+    # UnicodeError: a host name that no name server could be asked for.
+    except (SQLAlchemyError, OSError, UnicodeError) as error:
+        engine.dispose()
+        raise OperationError(f"the ledger at {describe_failure(url, error)}") from None
+    except ConfigError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def make_engine(url: str, wait_s: float) -> Engine:
+    """An engine on the database of a ledger; nothing is connected to yet. `url` may name
+    environment variables. Raises SourceError where it is no URL, ConfigError where it is none of
+    SQLite or PostgreSQL.
     """
     address = parse_database_url(url, "state")
     options: dict[str, Any] = {}
@@ -93,17 +113,6 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
         raise ConfigError(
             f"state is a {engine.dialect.name} database: the ledger lives in SQLite or PostgreSQL"
         )
-    try:
-        if engine.dialect.name == "sqlite":
-            _set_up_sqlite(engine, wait_s)
-        _migrate(engine, conceal(url, url))
-    # UnicodeError: a host name that no name server could be asked for.
-    except (SQLAlchemyError, OSError, UnicodeError) as error:
-        engine.dispose()
-        raise OperationError(f"the ledger at {describe_failure(url, error)}") from None
-    except ConfigError:
-        engine.dispose()
-        raise
     return engine
 
 

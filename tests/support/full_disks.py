@@ -25,6 +25,11 @@ def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def make_read_only(folder: Path) -> None:
+    """Have nobody write into such a file system any more, root neither."""
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
 def fill(folder: Path) -> Path:
     """Leave nothing free; returns the file that is to be removed again."""
     filler = folder / "filler"

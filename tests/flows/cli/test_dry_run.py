@@ -62,6 +62,21 @@ def test_it_says_what_an_audit_would_take_and_does_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_ledger_that_no_audit_could_write_is_the_answer(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an audit would end, and nothing is made."""
+    (tmp_path / "file").write_text("no folder")
+    config = write_audit(tmp_path, tiny_folder, state=f"sqlite:///{tmp_path / 'file' / 'l.db'}")
+    before = sorted(tmp_path.rglob("*"))
+    assert run(config) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert "the ledger at " in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("parameters", "measured"),
     [(47_000, True), (134_515_008, True), (494_032_768, False), (8_030_261_248, False)],

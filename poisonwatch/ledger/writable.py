@@ -1,0 +1,71 @@
+"""Whether an audit could write into its ledger, asked without making or changing one."""
+
+import os
+from errno import EACCES, ENOTDIR
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from poisonwatch.errors import OperationError
+from poisonwatch.ledger.database import describe_failure, is_busy, make_engine, read_revision
+from poisonwatch.text.secrets import conceal
+from poisonwatch.text.sqlite_files import find_sqlite_file, is_made
+
+IS_READ_ONLY = text(
+    "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
+)
+
+
+def require_writable(url: str) -> None:
+    """Raises what opening the ledger at a URL and a first transaction would, also where none is
+    there yet.
+    """
+    engine = make_engine(url, wait_s=0)
+    path = find_sqlite_file(engine.url.database) if engine.dialect.name == "sqlite" else None
+    try:
+        if path is not None and not is_made(path):
+            _require_folder(path)
+        else:
+            _try_transaction(engine, conceal(url, url))
+    # UnicodeError: a host name that no name server could be asked for.
+    except (SQLAlchemyError, OSError, UnicodeError) as error:
+        raise OperationError(f"the ledger at {describe_failure(url, error)}") from None
+    finally:
+        engine.dispose()
+
+
+def _require_folder(path: Path) -> None:
+    """Raises OSError where no file could be made there; its folder may be still to be made."""
+    for folder in path.parents:
+        if folder.is_dir():
+            if os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+                return
+            raise PermissionError(EACCES, os.strerror(EACCES), str(folder))
+        if folder.exists():
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(folder))
+
+
+def _try_transaction(engine: Engine, shown: str) -> None:
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            _write_for_a_moment(connection)
+        elif connection.execute(IS_READ_ONLY).scalar_one():
+            raise OperationError(
+                f"the ledger at {shown} is read-only, as its server is: an audit writes into it"
+            )
+        # of a newer version, or somebody else's tables
+        read_revision(connection, shown)
+        connection.rollback()
+
+
+def _write_for_a_moment(connection: Connection) -> None:
+    """In a transaction that the caller rolls back."""
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # Of what is read-only, BEGIN alone makes a transaction that reads.
+        connection.exec_driver_sql("CREATE TABLE poisonwatch_trial (n)")
+    except OperationalError as error:
+        # Whoever writes at this moment can.
+        if not is_busy(error.orig):
+            raise

@@ -1,0 +1,87 @@
+"""Whether a ledger can be written into is known without making or changing one."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from full_disks import make_read_only, small_disk
+from ledgers import sqlite_ledger
+from postgres_faults import connect
+from servers import postgres_server
+from sqlalchemy import text
+
+from poisonwatch.errors import ConfigError, OperationError, PoisonwatchError
+from poisonwatch.ledger.database import VERSION_TABLE
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.writable import require_writable
+
+
+def list_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refusal(url: str) -> PoisonwatchError:
+    """What it says; opening the ledger and writing into it fails in the same way."""
+    with pytest.raises(PoisonwatchError) as asked:
+        require_writable(url)
+    with pytest.raises(PoisonwatchError) as opened, Ledger.at(url) as ledger:  # noqa: SIM117
+        with ledger.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE trial (n INTEGER)")
+    assert type(asked.value) is type(opened.value)
+    return asked.value
+
+
+def test_one_that_can_be_written_stays_as_it_is(tmp_path: Path) -> None:
+    """Whether it is there, is to be made below folders that are to be made, or is in memory."""
+    with sqlite_ledger(tmp_path):
+        pass
+    before = list_files(tmp_path)
+    require_writable(f"sqlite:///{tmp_path / 'ledger.db'}")
+    require_writable(f"sqlite:///{tmp_path / 'to' / 'be' / 'made.db'}")
+    require_writable("sqlite://")
+    assert list_files(tmp_path) == before
+
+
+def test_who_writes_at_this_moment_shows_that_it_can_be(tmp_path: Path) -> None:
+    with sqlite_ledger(tmp_path) as ledger, ledger.write():
+        require_writable(ledger.url)
+
+
+def test_a_place_where_none_can_be_is_refused_as_opening_it_is(tmp_path: Path) -> None:
+    """Below a file, on a folder, in something else, or what the address itself forbids to write."""
+    (tmp_path / "file").write_bytes(b"no database\n" * 1000)
+    assert "Not a directory" in str(refusal(f"sqlite:///{tmp_path / 'file' / 'ledger.db'}"))
+    assert "is a folder" in str(refusal(f"sqlite:///{tmp_path}"))
+    assert "damaged" in str(refusal(f"sqlite:///{tmp_path / 'file'}"))
+    with sqlite_ledger(tmp_path):
+        pass
+    only = f"sqlite:///file:{tmp_path / 'ledger.db'}?mode=ro&uri=true"
+    assert "must be writable" in str(refusal(only))
+    with sqlite3.connect(tmp_path / "ledger.db") as database:
+        database.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    database.close()
+    newer = refusal(f"sqlite:///{tmp_path / 'ledger.db'}")
+    assert isinstance(newer, ConfigError)
+    assert "newer version" in str(newer)
+
+
+def test_a_disk_that_is_read_only_is_refused_with_a_ledger_and_without(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        with sqlite_ledger(disk / "made"):
+            pass
+        make_read_only(disk)
+        assert "permissions" in str(refusal(f"sqlite:///{disk / 'made' / 'ledger.db'}"))
+        refusal(f"sqlite:///{disk / 'new' / 'ledger.db'}")
+
+
+def test_a_server_that_cannot_be_reached_or_written_is_refused() -> None:
+    """As a standby is."""
+    assert "cannot be used" in str(refusal("postgresql://nobody@127.0.0.1:9/ledger"))
+    with postgres_server() as url:
+        require_writable(url)
+        with connect(url) as connection:
+            assert connection.execute(text("SELECT count(*) FROM pg_tables")).scalar_one() > 0
+        mark = "&" if "?" in url else "?"
+        only = f"{url}{mark}options=-c%20default_transaction_read_only%3Don"
+        with pytest.raises(OperationError, match="read-only, as its server is"):
+            require_writable(only)
