@@ -377,9 +377,9 @@ def test_the_gate_answers_as_it_did(
     """For the same reasons, by the same versions of model and sentinels; what is cleared passes."""
     monkeypatch.chdir(before)
     answered = dict(expected["gated"])
-    # people are told rows as their editors count them since, from 1
+    # people are told rows as `decide` takes them since, and as their editors count them, from 1
     answered["refused"] = re.sub(
-        r"(?<=, row )\d+", lambda number: str(int(number[0]) + 1), answered["refused"]
+        r", row (\d+)", lambda row: f":{int(row[1]) + 1}", answered["refused"]
     )
     assert gated(before) == answered
     held = {place["position"] for place in expected["gated"]["record"]["missing"]}

@@ -83,10 +83,10 @@ class UnclearedRow:
 
     @property
     def words(self) -> str:
-        """Where it is, for people."""
+        """Where it is, for people: FILE:LINE, as `decide` takes it."""
         if self.position is None:
             return make_visible(self.source)
-        return make_visible(f"{self.source}, row {self.position + 1}")
+        return make_visible(f"{self.source}:{self.position + 1}")
 
     @property
     def account(self) -> str:

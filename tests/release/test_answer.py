@@ -58,7 +58,7 @@ def test_reasons_are_counted_the_most_frequent_first() -> None:
 
 def test_a_row_is_named_by_its_place() -> None:
     """A file by its name; nothing of it acts on a terminal."""
-    assert (ROW.words, FILE.words) == ("a.jsonl, row 4", "clean.jsonl")
+    assert (ROW.words, FILE.words) == ("a.jsonl:4", "clean.jsonl")
     assert "\x1b" not in UnclearedRow("\x1b[2J", 0, None, "flagged").words
 
 

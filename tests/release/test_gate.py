@@ -109,7 +109,7 @@ def test_what_is_not_cleared_stops_a_script(config: Path, out: Path, tmp_path: P
     assert stopped.value.exit_code == 3
     assert "(1 flagged), such as" in str(stopped.value)
     assert "1b" in str(stopped.value)
-    assert "[31m.jsonl, row 1: audit them" in str(stopped.value)
+    assert "[31m.jsonl:1: audit them" in str(stopped.value)
     assert "\x1b" not in str(stopped.value)
 
 
@@ -213,6 +213,6 @@ def test_what_one_person_cleared_is_not_cleared_where_it_takes_two(
     record_decision(cleared_ledger, "a.jsonl:1", "benign", author="ann")
     answer = ask()
     assert answer.reasons == {"one person's word": 1}
-    assert answer.missing[0].words == "a.jsonl, row 1"
+    assert answer.missing[0].words == "a.jsonl:1"
     submit_verdict(cleared_ledger, ["a.jsonl:1"], "benign", author="bob", two_people="all")
     assert ask().cleared

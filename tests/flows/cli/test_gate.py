@@ -124,7 +124,7 @@ def test_what_is_missing_is_printed_with_its_reason(
     assert first == f"{len(held) + 1} of 44 rows are not cleared"
     assert {f"{len(held):>8}  flagged", f"{1:>8}  rejected"} == set(lines[:2])
     assert (
-        f"my-audit/rows.jsonl, row {held[0]['position'] + 1}  {held[0]['example_id'][:16]}  flagged"
+        f"my-audit/rows.jsonl:{held[0]['position'] + 1}  {held[0]['example_id'][:16]}  flagged"
         in lines
     )
     assert (
@@ -182,7 +182,7 @@ def test_hostile_names_are_shown_as_inert_text(
     path.write_text(json.dumps(manifest))
     assert run("gate", str(path)) == 3
     said = capsys.readouterr().out
-    assert "\\u{1b}[31ma.jsonl, row" in said
+    assert "\\u{1b}[31ma.jsonl:" in said
     assert "\x1b" not in said
 
 
