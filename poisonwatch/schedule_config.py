@@ -129,13 +129,14 @@ class ScheduleConfig(Section):
 
     def find_grace(self, moment: datetime) -> timedelta:
         """How late the audit after `moment` may be."""
-        grace = self.grace
-        if grace is None:
-            grace = max(self.find_gap(moment) / 2, SHORTEST_GRACE)
         if self.cron is None:
-            return grace
-        expected = next(self._iterate_cron(moment))
-        return grace + (expected.latest - expected.earliest)
+            return self._choose_grace(self.find_gap(moment))
+        first, second = islice(self._iterate_cron(moment), 2)
+        grace = self._choose_grace(second.earliest - first.earliest)
+        return grace + (first.latest - first.earliest)
+
+    def _choose_grace(self, gap: timedelta) -> timedelta:
+        return max(gap / 2, SHORTEST_GRACE) if self.grace is None else self.grace
 
     def describe(self) -> str:
         """The schedule in words: "every 1 h"."""

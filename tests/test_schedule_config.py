@@ -95,6 +95,14 @@ def test_a_night_whose_time_is_left_out_may_have_its_audit_an_hour_later() -> No
         assert nightly.find_grace(came) == timedelta(minutes=10)
 
 
+def test_a_night_without_a_grace_of_its_own_has_half_of_the_time_to_the_next() -> None:
+    """And where its time is left out, the hour that it may come later."""
+    nightly = read({"cron": "30 2 * * *", "timezone": "Europe/Berlin"})
+    assert nightly.find_grace(datetime(2026, 5, 3, 2, tzinfo=UTC)) == timedelta(hours=12)
+    left_out = datetime(2026, 3, 28, 2, tzinfo=UTC)
+    assert nightly.find_grace(left_out) == nightly.find_gap(left_out) / 2 + timedelta(hours=1)
+
+
 def test_audits_are_expected_by_interval() -> None:
     """A text alone is one; grace is half of it, at least five minutes, or what is said."""
     hourly = read("1h")
