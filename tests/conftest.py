@@ -62,7 +62,7 @@ LONGEST = (
     "tests/test_releases.py",
     "tests/flows/test_prefect.py",
     "tests/flows/cli/test_drill.py",
-    "tests/sources/test_files_remote.py",
+    "tests/sources/test_files_s3.py",
     "tests/integrations/mlflow/test_reviews.py",
     "tests/integrations/mlflow/test_artifacts.py",
     "tests/reports/test_summary.py",
