@@ -56,7 +56,7 @@ def export(
     from poisonwatch.config_file import load_config
     from poisonwatch.exports.export import format_rows, locate_rows, write_rows
     from poisonwatch.exports.flagged import collect_flagged, count_decided
-    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.read_only import open_to_read
     from poisonwatch.text.words import plural
 
     if format == "parquet" and output is None:
@@ -66,7 +66,7 @@ def export(
     settings = load_config(config)
     # A run's own config.yaml lies elsewhere than its audit file did.
     folder = Path(settings.replay.folder or config.resolve().parent)
-    with Ledger.existing(settings.state) as ledger:
+    with open_to_read(settings.state) as ledger:
         rows = collect_flagged(ledger, settings.name, audit, state)
         places = locate_rows(ledger, rows, settings, folder, root)
         decided = count_decided(ledger, settings.name, audit) if state == "open" else 0

@@ -74,7 +74,7 @@ def show(
 
     from poisonwatch.attestation.keys import SHOWN_DIGITS, read_public_key
     from poisonwatch.config_file import load_config
-    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.read_only import open_to_read
     from poisonwatch.ledger.signing import count_signed
     from poisonwatch.text.words import plural
 
@@ -85,7 +85,7 @@ def show(
     settings = load_config(place)
     signer = settings.signing.load_signer()
     keys = settings.signing.load_public_keys()
-    with Ledger.existing(settings.state) as ledger:
+    with open_to_read(settings.state) as ledger:
         counts = count_signed(ledger, keys)
     if json:
         signs = None if signer is None else signer.key_id

@@ -136,11 +136,11 @@ def decisions(
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.decisions import read_decisions, verify_chain
     from poisonwatch.ledger.group_teams import list_all_agreed
-    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.read_only import open_to_read
     from poisonwatch.text.display import excerpt
     from poisonwatch.text.words import plural
 
-    with Ledger.existing(load_config(config).state) as ledger:
+    with open_to_read(load_config(config).state) as ledger:
         # checked before the first is printed: a broken chain shows nothing that could be believed
         count, last = verify_chain(ledger)
         agreed = list_all_agreed(ledger)

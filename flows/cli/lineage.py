@@ -48,11 +48,11 @@ def lineage(
     from json import dumps
 
     from poisonwatch.config_file import load_config
-    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.read_only import open_to_read
     from poisonwatch.lineage.trace import trace
 
     settings = load_config(config)
-    with Ledger.existing(settings.state) as ledger:
+    with open_to_read(settings.state) as ledger:
         found = trace(ledger, settings.name, what)
     if json:
         print(dumps(found.record()))

@@ -38,14 +38,14 @@ def provenance(
 
     from poisonwatch.config_file import load_config
     from poisonwatch.errors import InputError
-    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.read_only import open_to_read
     from poisonwatch.provenance.documents import write_documents
     from poisonwatch.provenance.subject import read_subject
 
     if out.resolve().is_relative_to(manifest.resolve().parent):
         raise InputError("--out lies in the release's folder, where a trainer would read it")
     settings = load_config(config)
-    with Ledger.existing(settings.state) as ledger:
+    with open_to_read(settings.state) as ledger:
         subject = read_subject(ledger, settings.name, manifest)
     written = write_documents(subject, out)
     if openlineage is not None:

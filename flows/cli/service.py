@@ -197,12 +197,12 @@ def history(
     )
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.integrations.mlflow.audit_runs import list_tracked_runs
-    from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.ledger.mutes import list_active_mutes
+    from poisonwatch.ledger.read_only import open_to_read
     from poisonwatch.liveness.liveness import expect, find_liveness
 
     settings = load_config(config)
-    with conceal_logs(settings.find_secrets()), Ledger.existing(settings.state) as ledger:
+    with conceal_logs(settings.find_secrets()), open_to_read(settings.state) as ledger:
         tracked = None
         # MLflow is a second source here: what the ledger knows is shown without it, too
         try:

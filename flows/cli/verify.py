@@ -57,7 +57,7 @@ def verify(
     from poisonwatch.attestation.keys import read_public_keys
     from poisonwatch.config_file import load_config
     from poisonwatch.flows.bars import Bars
-    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.read_only import open_to_read
     from poisonwatch.ledger.records import ChainHead
     from poisonwatch.verification.verify import verify_ledger
 
@@ -65,7 +65,7 @@ def verify(
     heads = [ChainHead.parse(text) for text in head or ()]
     keys = read_public_keys(key) if key else settings.signing.load_public_keys()
     progress = Bars(quiet=json).progress
-    with Ledger.existing(settings.state) as ledger:
+    with open_to_read(settings.state) as ledger:
         found = verify_ledger(ledger, settings.name, keys or None, heads, progress)
         witnesses, unheld = _ask_mlflow(ledger, settings)
     found = replace(found, witnesses=witnesses, differences=[*found.differences, *unheld])

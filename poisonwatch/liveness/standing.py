@@ -31,6 +31,7 @@ from poisonwatch.ledger.owed import (
 )
 from poisonwatch.ledger.probe_looks import ProbeLook, find_look
 from poisonwatch.ledger.probes import PastProbe, list_last_probes
+from poisonwatch.ledger.read_only import open_to_read
 from poisonwatch.ledger.schedules import record_schedule
 from poisonwatch.liveness.liveness import (
     Liveness,
@@ -151,7 +152,7 @@ def gather_standing(
     folder = path.resolve().parent
     runs = folder / "runs"
     try:
-        with Ledger.existing(config.state, LEDGER_WAIT_S) as ledger:
+        with open_to_read(config.state, LEDGER_WAIT_S) as ledger:
             runs = _ask_ledger(ledger, standing, config, target_names) or runs
     except InputError as error:
         # Also a ledger that is not there yet.

@@ -8,6 +8,7 @@ from poisonwatch.errors import PoisonwatchError, RunError
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.prunings import OPERATORS, find_pruned
+from poisonwatch.ledger.read_only import open_to_read
 from poisonwatch.run_directory.layout import OPERATORS_FILE, SETTINGS_FILE
 
 DAY = 10  # characters of a time that name its day
@@ -69,7 +70,7 @@ def _find_pruned_operators(run_dir: Path) -> str | None:
     try:
         config = load_config(run_dir / SETTINGS_FILE)
         audit_id = config.replay.audit_id or ""
-        with Ledger.existing(config.state) as ledger, ledger.read() as connection:
+        with open_to_read(config.state) as ledger, ledger.read() as connection:
             return find_pruned(connection, [audit_id], OPERATORS).get(audit_id)
     except PoisonwatchError:
         return None

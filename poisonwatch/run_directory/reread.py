@@ -10,6 +10,7 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Example
 from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.read_only import open_to_read
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.open import read_source
 
@@ -38,7 +39,7 @@ class AuditedRows:
             try:
                 ledger = self._ledger
                 if ledger is None:
-                    ledger = opened.enter_context(Ledger.existing(self._config.state))
+                    ledger = opened.enter_context(open_to_read(self._config.state))
                 return load_examples(ledger, ids)
             # A ledger that is gone is as good as none: sketches tell something still.
             except PoisonwatchError:

@@ -6,6 +6,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.audit_records import RUN_DIRECTORY, find_audit_record
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.read_only import open_to_read
 from poisonwatch.ledger.transactions import retried
 
 
@@ -29,7 +30,7 @@ def find_own_seal(config: AuditConfig) -> str | None:
     if audit_id is None:
         return None
     try:
-        with Ledger.existing(config.state) as ledger:
+        with open_to_read(config.state) as ledger:
             return find_seal(ledger, audit_id)
     except PoisonwatchError:
         return None

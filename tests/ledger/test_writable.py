@@ -24,9 +24,9 @@ def refusal(url: str) -> PoisonwatchError:
     """What it says; opening the ledger and writing into it fails in the same way."""
     with pytest.raises(PoisonwatchError) as asked:
         require_writable(url)
-    with pytest.raises(PoisonwatchError) as opened, Ledger.at(url) as ledger:  # noqa: SIM117
-        with ledger.write() as connection:
-            connection.exec_driver_sql("CREATE TABLE trial (n INTEGER)")
+    failed = pytest.raises(PoisonwatchError)
+    with failed as opened, Ledger.at(url) as ledger, ledger.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE trial (n INTEGER)")
     assert type(asked.value) is type(opened.value)
     return asked.value
 

@@ -1,4 +1,4 @@
-"""File systems of a few MiB, for tests that fill them."""
+"""File systems of a few MiB, for tests that fill them, or have nobody write into them."""
 
 import subprocess
 from collections.abc import Iterator
@@ -28,6 +28,11 @@ def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
 def make_read_only(folder: Path) -> None:
     """Have nobody write into such a file system any more, root neither."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def make_writable(folder: Path) -> None:
+    """Have it be written again."""
+    subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
 
 
 def fill(folder: Path) -> Path:

@@ -1,0 +1,79 @@
+"""A ledger for who writes nothing into it: it may lie where nothing can be written, as a backup or
+another machine's disk does.
+
+SQLite keeps a log beside its file, and with it the memory that its processes share. Where neither
+can be made, and none is there, the file is all there is, and is read as one that never changes
+(`immutable`); where somebody changes it all the same, what was read counts for nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from poisonwatch.errors import OperationError
+from poisonwatch.ledger.database import LOCK_WAIT_S
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.text.secrets import conceal
+from poisonwatch.text.sqlite_files import find_sqlite_file
+
+
+@contextmanager
+def open_to_read(url: str, wait_s: float = LOCK_WAIT_S) -> Iterator[Ledger]:
+    """Open a ledger that is there already, also where its file or the folder around it cannot be
+    written. Raises what `Ledger.existing` does, and OperationError where such a file changed while
+    it was read.
+    """
+    file = _find_read_only_file(url)
+    if file is None:
+        with Ledger.existing(url, wait_s) as ledger:
+            yield ledger
+        return
+    before = _mark_version(file)
+    is_alone = not _can_write(file.parent) and not _has_log(file)
+    with Ledger.existing(_name_read_only(url, file, is_alone), wait_s) as ledger:
+        yield ledger
+    if is_alone and _mark_version(file) != before:
+        raise OperationError(
+            f"the ledger at {conceal(url, url)} was changed by somebody else while it was read: "
+            "run again"
+        )
+
+
+def _find_read_only_file(url: str) -> Path | None:
+    address = parse_database_url(url, "state")
+    if address.get_backend_name() != "sqlite":
+        return None
+    path = find_sqlite_file(address.database)
+    if path is None or not path.is_file() or (_can_write(path) and _can_write(path.parent)):
+        return None
+    return path
+
+
+def _can_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=True)
+
+
+def _has_log(file: Path) -> bool:
+    """Whether SQLite's log, or the memory that is shared, lies beside a ledger: whoever has it open
+    made them, or died.
+    """
+    log, shared = (file.with_name(f"{file.name}-{part}") for part in ("wal", "shm"))
+    return shared.exists() or (log.exists() and log.stat().st_size > 0)
+
+
+def _mark_version(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _name_read_only(url: str, file: Path, is_alone: bool) -> str:
+    """The address of a ledger's file as one that is only read."""
+    address = parse_database_url(url, "state")
+    options = {**address.query, "mode": "ro", "uri": "true"}
+    if is_alone:
+        options["immutable"] = "1"
+    place = f"file:{quote(os.fsencode(file))}"
+    return address.set(database=place, query=options).render_as_string(hide_password=False)

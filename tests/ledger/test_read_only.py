@@ -1,0 +1,94 @@
+"""A ledger is read where nothing can be written, not by root either."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from full_disks import make_read_only, make_writable, small_disk
+from ledgers import covered_ledger, statuses
+from older_ledgers import make_older_ledger
+
+from poisonwatch.errors import InputError, OperationError
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.read_only import open_to_read
+
+HELD = {"clean": 7, "flagged": 1, "rejected": 1}
+FORGET = "DELETE FROM places"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with a ledger of nine audited rows, closed by whoever left it."""
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        with covered_ledger(disk, "Tell me fact 0 about tea."):
+            pass
+        yield disk
+
+
+def get_url(disk: Path) -> str:
+    return f"sqlite:///{disk / 'ledger.db'}"
+
+
+def test_a_ledger_on_a_read_only_disk_is_read_as_it_lies_there(disk: Path) -> None:
+    """Whose audits nobody is at work for; nothing of it can be changed."""
+    before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+    make_read_only(disk)
+    with pytest.raises(OperationError, match="check the path"), Ledger.existing(get_url(disk)):
+        pass
+    with open_to_read(get_url(disk)) as ledger:
+        assert statuses(ledger) == HELD
+        assert not ledger.is_locked("tiny")
+    refused = pytest.raises(OperationError, match="it and its folder must be writable")
+    with refused, open_to_read(get_url(disk)) as ledger, ledger.write() as connection:
+        connection.exec_driver_sql(FORGET)
+    assert {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()} == before
+
+
+def test_what_stands_in_its_log_is_read_too(disk: Path) -> None:
+    """A copy that was taken while somebody wrote, or what one that was killed left."""
+    with closing(sqlite3.connect(disk / "ledger.db")) as database:
+        with database:
+            database.execute("UPDATE rows SET status = 'clean' WHERE status = 'flagged'")
+        for part in ("", "-wal", "-shm"):
+            shutil.copy(disk / f"ledger.db{part}", disk / f"copy.db{part}")
+    make_read_only(disk)
+    with open_to_read(f"sqlite:///{disk / 'copy.db'}") as ledger:
+        assert statuses(ledger) == {"clean": 8, "rejected": 1}
+
+
+def test_what_changes_while_it_is_read_as_unchanging_counts_for_nothing(disk: Path) -> None:
+    """Somebody else may write there."""
+    make_read_only(disk)
+    with ExitStack() as opened:
+        ledger = opened.enter_context(open_to_read(get_url(disk)))
+        assert statuses(ledger) == HELD
+        make_writable(disk)
+        with closing(sqlite3.connect(disk / "ledger.db")) as database, database:
+            database.execute(FORGET)
+        with pytest.raises(OperationError, match="changed by somebody else while it was read"):
+            opened.close()
+
+
+def test_a_ledger_of_an_earlier_version_is_not_brought_up_to_this_one(tmp_path: Path) -> None:
+    """The line says what that takes."""
+    with small_disk(tmp_path / "disk") as disk:
+        make_older_ledger(get_url(disk), "0004", [])
+        make_read_only(disk)
+        refused = pytest.raises(OperationError, match="it and its folder must be writable")
+        with refused, open_to_read(get_url(disk)):
+            pass
+
+
+def test_elsewhere_it_is_an_existing_ledger(tmp_path: Path, url: str) -> None:
+    """On a server, in a folder that can be written; none is made."""
+    with Ledger.at(url):
+        pass
+    with open_to_read(url) as ledger, ledger.write():
+        assert statuses(ledger) == {}
+    none = f"sqlite:///{tmp_path / 'none.db'}"
+    with pytest.raises(InputError, match="no audit has run"), open_to_read(none):
+        pass
+    assert not (tmp_path / "none.db").exists()
