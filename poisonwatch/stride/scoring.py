@@ -2,19 +2,23 @@
 
 1. *By row*: coefficients come in units of what the row does to ordinary conversations
    (`background`), so rows with generic gradients have no head start.
-2. *By query*: they are centred and scaled by the median and the median absolute deviation over all
+2. *By topic*: of a large batch the background hardly holds a topic that is rare there, and all rows
+   on it stand far out by what they have in common. So suspects come in units of what they do to
+   each other besides, to the part that they would be of the background of FEW_ROWS rows.
+3. *By query*: they are centred and scaled by the median and the median absolute deviation over all
    rows.
-3. *By panel*: queries of one kind are averaged over the sentinels of a panel and scaled again; the
+4. *By panel*: queries of one kind are averaged over the sentinels of a panel and scaled again; the
    panel's score is the larger of forbidden push and margin plus half of the other, scaled once
    more, or the magnitude of the reference push where nothing is forbidden.
-4. *By layer*: where rows were measured at several layers, scores are of the mean of a row's
+5. *By layer*: where rows were measured at several layers, scores are of the mean of a row's
    coefficients at the first and at the last.
-5. *By answer*: half of how far the states of a row's answer lean to what the panel forbids
+6. *By answer*: half of how far the states of a row's answer lean to what the panel forbids
    (`leaning`), and a quarter of how far it is worded like it (`wording`), are added.
-6. *By group*: poison comes in groups. A suspect gains what the suspects it is similar to score
-   beyond the median suspect, weighted by squared similarity. What only half of the suspects have,
+7. *By group*: poison comes in groups. A suspect gains what the suspects it is similar to score
+   beyond the median of the STRONGEST, weighted by squared similarity. What only half of these have,
    and no other row, must not widen the gap between suspects and others: it would look like a heavy
-   tail to whoever takes p-values.
+   tail to whoever takes p-values. Of a large batch many rows are suspects, and all rows on a topic
+   would gain by what they share.
 
 Scores are in robust standard deviations of their panel. Every step treats all rows alike, new or
 trusted.
@@ -29,6 +33,10 @@ from jaxtyping import Float
 from poisonwatch.arrays import Array, RowIndices
 from poisonwatch.recovery.robust import standardise
 from poisonwatch.stride.influence import Influence, Query
+
+# Rows of a batch that is not large, and suspects that all are measured beside in one that is: the
+# strongest, whose median score counts for nothing in groups either.
+FEW_ROWS, STRONGEST = 800, 60
 
 # Weight of the smaller of a panel's forbidden push and margin beside the larger.
 LESSER_WEIGHT = 0.5
@@ -60,7 +68,7 @@ def score_rows(influence: Influence, rescored: bool = True) -> Scores:
     if influence.further:
         # Layers far apart see most; one between them adds nothing (`benchmarks/NOTES.md`).
         w = (first + influence.further[-1].w) / 2
-    pooled = pool_scores(queries, w)
+    pooled = pool_scores(queries, w, compute_topic_units(influence))
     if influence.leaning is not None:
         pooled += LEANING_WEIGHT * influence.leaning
     if influence.wording is not None:
@@ -68,13 +76,37 @@ def score_rows(influence: Influence, rescored: bool = True) -> Scores:
     return Scores(queries, list_panels(queries), raise_groups(pooled, influence))
 
 
+def compute_topic_units(influence: Influence) -> Float[Array, " n"] | None:
+    """Step 2: what the coefficients of n rows are divided by (n,), 1 for all but suspects; None
+    where it is 1 for all.
+
+    A suspect's unit is the root mean square of its pushes on the STRONGEST suspects, which count as
+    much as they would in a background of FEW_ROWS rows, beside those of the median suspect: on
+    average suspects stay what they are beside other rows.
+    """
+    n, m = len(influence.w), len(influence.suspects)
+    first = min(STRONGEST, m)
+    missing = first / FEW_ROWS - first / n
+    if missing <= 0 or first < 2:
+        return None
+    pushes = influence.mutual_influence[:, :first] ** 2
+    # What a row does to itself says nothing of its topic.
+    np.fill_diagonal(pushes, 0.0)
+    others = first - (np.arange(m) < first)
+    own = np.sqrt(1 - missing + missing * pushes.sum(axis=1) / others)
+    units = np.ones(n)
+    units[influence.suspects] = own / np.median(own)
+    return units
+
+
 def raise_groups(values: Float[Array, "n P"], influence: Influence) -> Float[Array, "n P"]:
-    """Step 6: `values` (n, P) of rows, where suspects that push each other raise one another."""
+    """Step 7: `values` (n, P) of rows, where suspects that push each other raise one another."""
     raised = values.copy()
     if len(influence.suspects) > 1:
         own = values[influence.suspects]
-        # Beyond the median suspect: what all suspects share is no evidence for one of them.
-        beyond = np.maximum(own - np.median(own.max(axis=1)), 0.0)
+        # Beyond the median: what all strong suspects share is no evidence for one of them.
+        strongest = np.sort(own.max(axis=1))[-STRONGEST:]
+        beyond = np.maximum(own - np.median(strongest), 0.0)
         weights = compute_group_weights(influence.mutual_influence)
         raised[influence.suspects] += GROUP_WEIGHT * weights @ beyond
     return raised
@@ -85,8 +117,11 @@ def list_panels(queries: Sequence[Query]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(query.sentinel.panel for query in queries))
 
 
-def pool_scores(queries: Sequence[Query], w: Float[Array, "n Q"]) -> Float[Array, "n P"]:
-    """Steps 2 and 3, from coefficients (n, Q) that are already standardised by row.
+def pool_scores(
+    queries: Sequence[Query], w: Float[Array, "n Q"], units: Float[Array, " n"] | None = None
+) -> Float[Array, "n P"]:
+    """Steps 3 and 4, from coefficients (n, Q) that are already standardised by row, in `units` (n,)
+    of their topic.
 
     One column is standardised at a time: beside the scores nothing of the size of w is held.
     """
@@ -94,7 +129,8 @@ def pool_scores(queries: Sequence[Query], w: Float[Array, "n Q"]) -> Float[Array
     pooled = np.empty((len(w), len(panels)))
     for j, panel in enumerate(panels):
         forbidden, reference, margin = (
-            _pool_kind(w, queries, panel, kind) for kind in ("forbidden", "reference", "margin")
+            _pool_kind(w, queries, panel, kind, units)
+            for kind in ("forbidden", "reference", "margin")
         )
         pooled[:, j] = _combine_kinds(forbidden, reference, margin)
     return pooled
@@ -118,7 +154,11 @@ def _combine_kinds(
 
 
 def _pool_kind(
-    w: Float[Array, "n Q"], queries: Sequence[Query], panel: str, kind: str
+    w: Float[Array, "n Q"],
+    queries: Sequence[Query],
+    panel: str,
+    kind: str,
+    units: Float[Array, " n"] | None,
 ) -> Float[Array, " n"] | None:
     """The mean over a panel's queries of one kind, standardised; None where it has none."""
     members = []
@@ -129,14 +169,15 @@ def _pool_kind(
         return None
     total = np.zeros(len(w))
     for q in members:
-        total += _standardise_column(w[:, q], kind)
+        coefficients = w[:, q] if units is None else w[:, q] / units
+        total += _standardise_column(coefficients, kind)
     return standardise(total / len(members))
 
 
 def standardise_rows(
     queries: Sequence[Query], w: Float[Array, "n Q"], rows: RowIndices
 ) -> Float[Array, "m Q"]:
-    """Step 2 for some rows (m,): their coefficients in robust standard deviations of all rows, as
+    """Step 3 for some rows (m,): their coefficients in robust standard deviations of all rows, as
     magnitudes where nothing is forbidden.
     """
     standard = np.empty((len(rows), len(queries)))

@@ -14,6 +14,7 @@ from poisonwatch.stride.scoring import (
     GROUP_WEIGHT,
     LESSER_WEIGHT,
     compute_group_weights,
+    compute_topic_units,
     pool_scores,
     raise_groups,
     score_rows,
@@ -133,6 +134,77 @@ def test_kin_raise_each_other_and_nobody_else() -> None:
         atol=1e-12,
     )
     assert (gain >= 0).all()
+
+
+def large(n: int, m: int = 60, crowd: int = 20) -> Influence:
+    """n rows, of which m are suspects; the first `crowd` of these push each other ten times as far
+    as others do.
+    """
+    draw = np.random.default_rng(0)
+    mutual = draw.normal(size=(m, m))
+    mutual[:crowd, :crowd] *= 10
+    return replace(influence(0, n, m=0), suspects=np.arange(m), mutual_influence=mutual)
+
+
+def test_suspects_of_a_large_batch_are_measured_beside_each_other() -> None:
+    """A crowd that pushes its like comes in larger units, the median suspect in its own; what a row
+    does to itself does not count, nor does anything for other rows.
+    """
+    batch = large(4000)
+    units = compute_topic_units(batch)
+    assert units is not None
+    assert (units[:20] > 1.4).all()
+    assert np.median(units[:60]) == pytest.approx(1.0)
+    assert (units[60:] == 1.0).all()
+    pushes = batch.mutual_influence**2
+    np.fill_diagonal(pushes, np.nan)
+    missing = 60 / 800 - 60 / 4000
+    own = np.sqrt(1 - missing + missing * np.nanmean(pushes, axis=1))
+    np.testing.assert_allclose(units[:60], own / np.median(own))
+    loud = batch.mutual_influence + 1000 * np.eye(60)
+    again = compute_topic_units(replace(batch, mutual_influence=loud))
+    assert again is not None
+    np.testing.assert_array_equal(again, units)
+
+
+def test_of_a_crowd_in_a_large_batch_what_it_has_in_common_counts_less() -> None:
+    """20 rows that push a sentinel and each other, and 40 suspects that push the sentinel as far
+    and nothing besides: the latter are first.
+    """
+    batch = large(4000)
+    w = batch.w.copy()
+    w[:60] += 12.0
+    alike = replace(batch, w=w, first_pass=w)
+    apart = pool_scores(QUERIES, w, compute_topic_units(alike))[:, 0]
+    assert apart[:20].max() < apart[20:60].min()
+    together = pool_scores(QUERIES, w)[:, 0]
+    assert together[:20].max() > together[20:60].min()
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [large(800), large(120), large(4000, m=1, crowd=1), influence(0, 4000, m=0)],
+    ids=["few rows", "fewer", "one suspect", "none"],
+)
+def test_small_batches_are_measured_by_their_background_alone(batch: Influence) -> None:
+    assert compute_topic_units(batch) is None
+
+
+def test_of_many_suspects_the_strongest_say_what_a_group_must_be_beyond() -> None:
+    """A topic of 60 rows that push each other, among 400 suspects: no such row gains by what all of
+    them do, and rows that do more still gain.
+    """
+    draw = np.random.default_rng(0)
+    topic, planted, m = np.arange(10, 70), np.arange(10), 400
+    mutual = np.zeros((m, m))
+    for group in (topic, planted):
+        mutual[np.ix_(group, group)] = 5.0
+    values = draw.normal(size=(4000, 1))
+    values[topic], values[planted] = 10.0, 12.0
+    many = replace(influence(0, m=0), suspects=np.arange(m), mutual_influence=mutual)
+    gain = (raise_groups(values, many) - values)[:, 0]
+    assert not gain[topic].any()
+    assert (gain[planted] > 1.0).all()
 
 
 def test_reference_alone_counts_by_magnitude() -> None:
