@@ -4,9 +4,15 @@ another machine's disk does.
 SQLite keeps a log beside its file, and with it the memory that its processes share. Where neither
 can be made, and none is there, the file is all there is, and is read as one that never changes
 (`immutable`); where somebody changes it all the same, what was read counts for nothing.
+
+Where the file has another name, or is mounted by itself, its log may lie elsewhere: it is not read
+then. Nor does the gate read like this: what it clears is trained on, and a log that it did not see
+may hold the decision that forbids it.
 """
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +24,9 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import conceal
 from poisonwatch.text.sqlite_files import find_sqlite_file
+
+# What is mounted where, on Linux.
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 @contextmanager
@@ -32,10 +41,10 @@ def open_to_read(url: str, wait_s: float = LOCK_WAIT_S) -> Iterator[Ledger]:
             yield ledger
         return
     before = _mark_version(file)
-    is_alone = not _can_write(file.parent) and not _has_log(file)
+    is_alone = _is_alone(file)
     with Ledger.existing(_name_read_only(url, file, is_alone), wait_s) as ledger:
         yield ledger
-    if is_alone and _mark_version(file) != before:
+    if is_alone and (_mark_version(file) != before or not _is_alone(file)):
         raise OperationError(
             f"the ledger at {conceal(url, url)} was changed by somebody else while it was read: "
             "run again"
@@ -43,17 +52,42 @@ def open_to_read(url: str, wait_s: float = LOCK_WAIT_S) -> Iterator[Ledger]:
 
 
 def _find_read_only_file(url: str) -> Path | None:
+    """The file itself, behind whatever links."""
     address = parse_database_url(url, "state")
     if address.get_backend_name() != "sqlite":
         return None
     path = find_sqlite_file(address.database)
-    if path is None or not path.is_file() or (_can_write(path) and _can_write(path.parent)):
+    if path is None or not path.is_file():
         return None
-    return path
+    file = path.resolve()
+    return None if _can_write(file) and _can_write(file.parent) else file
 
 
 def _can_write(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=True)
+
+
+def _is_alone(file: Path) -> bool:
+    """Whether a ledger's file is all there is of it: no log lies beside it, none could be made
+    there, and nobody can have it open under another name, with the log beside that.
+    """
+    has_one_name = file.stat().st_nlink == 1 and not _is_mounted(file)
+    return has_one_name and not _can_write(file.parent) and not _has_log(file)
+
+
+def _is_mounted(file: Path) -> bool:
+    """Whether the file alone was mounted there, as containers do; also where nobody can say."""
+    if not MOUNTS.exists():
+        return sys.platform == "linux"
+    places = (
+        line.split(" ")[4] for line in MOUNTS.read_text(errors="surrogateescape").splitlines()
+    )
+    return str(file) in map(_unescape, places)
+
+
+def _unescape(place: str) -> str:
+    """A path of the list of mounts, where a space stands as \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place)
 
 
 def _has_log(file: Path) -> bool:
@@ -65,8 +99,9 @@ def _has_log(file: Path) -> bool:
 
 
 def _mark_version(file: Path) -> tuple[int, ...]:
+    """What changes with the file; the time of its change of state cannot be put back."""
     found = file.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _name_read_only(url: str, file: Path, is_alone: bool) -> str:

@@ -1,7 +1,7 @@
 """Whether an audit could write into its ledger, asked without making or changing one."""
 
 import os
-from errno import EACCES, ENOTDIR
+from errno import EACCES, ENOENT, ENOTDIR
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, text
@@ -36,7 +36,13 @@ def require_writable(url: str) -> None:
 
 
 def _require_folder(path: Path) -> None:
-    """Raises OSError where no file could be made there; its folder may be still to be made."""
+    """Raises OSError where no file could be made there; its folder may be still to be made, unless
+    a link names it.
+    """
+    if path.is_symlink():
+        path = path.resolve()
+        if not path.parent.is_dir():
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(path.parent))
     for folder in path.parents:
         if folder.is_dir():
             if os.access(folder, os.W_OK | os.X_OK, effective_ids=True):

@@ -78,11 +78,22 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
 
 def check_sentinels(places: Sequence[str]) -> None:
     """Read the packs, and those files that are there: others may be still to be written. Raises
-    SentinelError as `load_sentinels` does of one place.
+    SentinelError as `load_sentinels` does of these.
     """
+    there = []
     for place in places:
-        if place.startswith(PACK_PREFIX) or Path(place).exists() or _suggest_place(place):
-            read_sentinels(place)
+        if place.startswith(PACK_PREFIX) or _is_there(place) or _suggest_place(place):
+            there.append(place)
+    load_sentinels(there)
+
+
+def _is_there(place: str) -> bool:
+    """Whether there is something to read, or to say why it cannot be."""
+    try:
+        return Path(place).exists()
+    except OSError:
+        # A name that is too long, say: reading tells it.
+        return True
 
 
 def read_sentinels(place: str) -> list[Sentinel]:

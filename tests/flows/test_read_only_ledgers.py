@@ -21,8 +21,6 @@ READING = (
     "export audit.yaml --format csv",
     "lineage audit.yaml",
     "keys show audit.yaml",
-    "gate cleared/manifest.json --audit audit.yaml",
-    "gate data/a.jsonl --audit audit.yaml",
 )
 
 
@@ -82,6 +80,20 @@ def test_what_reads_answers_as_before_where_nothing_can_be_written(
 def test_how_an_audit_stands_is_known_there(folder: Path) -> None:
     """Nothing that could be written is missed."""
     assert "the ledger at " not in ask(folder, "status audit.yaml").out
+
+
+@pytest.mark.usefixtures("answers")
+@pytest.mark.parametrize("command", [["gate", "data/a.jsonl"], ["gate", "cleared/manifest.json"]])
+def test_the_gate_clears_nothing_there(
+    folder: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A log that lies elsewhere may hold the decision that forbids it."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--audit", "audit.yaml"])
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the ledger at " in line
 
 
 @pytest.mark.usefixtures("answers")

@@ -1,5 +1,6 @@
 """A ledger is read where nothing can be written, not by root either."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from full_disks import make_read_only, make_writable, small_disk
+from full_disks import make_read_only, make_writable, mount_file, small_disk
 from ledgers import covered_ledger, statuses
 from older_ledgers import make_older_ledger
 
@@ -68,6 +69,61 @@ def test_what_changes_while_it_is_read_as_unchanging_counts_for_nothing(disk: Pa
         make_writable(disk)
         with closing(sqlite3.connect(disk / "ledger.db")) as database, database:
             database.execute(FORGET)
+        with pytest.raises(OperationError, match="changed by somebody else while it was read"):
+            opened.close()
+
+
+def test_what_stands_in_the_log_of_a_link_s_target_is_read_too(disk: Path, tmp_path: Path) -> None:
+    """A link in a folder where nothing can be written, to a ledger that somebody writes."""
+    covered = tmp_path / "written"
+    covered.mkdir()
+    shutil.copy(disk / "ledger.db", covered / "ledger.db")
+    (disk / "link.db").symlink_to(covered / "ledger.db")
+    make_read_only(disk)
+    with closing(sqlite3.connect(covered / "ledger.db")) as database:
+        with database:
+            database.execute("UPDATE rows SET status = 'clean' WHERE status = 'flagged'")
+        with open_to_read(f"sqlite:///{disk / 'link.db'}") as ledger:
+            assert statuses(ledger) == {"clean": 8, "rejected": 1}
+
+
+def test_a_link_to_a_ledger_on_a_read_only_disk_is_followed(disk: Path, tmp_path: Path) -> None:
+    """From a folder that can be written."""
+    (tmp_path / "link.db").symlink_to(disk / "ledger.db")
+    make_read_only(disk)
+    with open_to_read(f"sqlite:///{tmp_path / 'link.db'}") as ledger:
+        assert statuses(ledger) == HELD
+
+
+def test_a_file_of_two_names_is_not_taken_for_one_that_never_changes(disk: Path) -> None:
+    """Its log lies beside the name that it was opened by."""
+    os.link(disk / "ledger.db", disk / "other.db")
+    make_read_only(disk)
+    refused = pytest.raises(OperationError, match="check the path")
+    with refused, open_to_read(f"sqlite:///{disk / 'other.db'}"):
+        pass
+
+
+def test_a_file_that_is_mounted_by_itself_is_not_either(disk: Path, tmp_path: Path) -> None:
+    """As containers mount a file: its log lies where it was mounted from."""
+    place = disk / "by itself.db"
+    place.touch()
+    with mount_file(disk / "ledger.db", place):
+        make_read_only(disk)
+        refused = pytest.raises(OperationError, match="check the path")
+        with refused, open_to_read(f"sqlite:///{place}"):
+            pass
+
+
+def test_a_time_that_is_put_back_hides_no_change(disk: Path) -> None:
+    """Whoever changed the file while it was read."""
+    file = disk / "ledger.db"
+    before = file.stat()
+    make_read_only(disk)
+    with ExitStack() as opened:
+        opened.enter_context(open_to_read(get_url(disk)))
+        make_writable(disk)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(OperationError, match="changed by somebody else while it was read"):
             opened.close()
 

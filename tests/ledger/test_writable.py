@@ -53,6 +53,8 @@ def test_a_place_where_none_can_be_is_refused_as_opening_it_is(tmp_path: Path) -
     assert "Not a directory" in str(refusal(f"sqlite:///{tmp_path / 'file' / 'ledger.db'}"))
     assert "is a folder" in str(refusal(f"sqlite:///{tmp_path}"))
     assert "damaged" in str(refusal(f"sqlite:///{tmp_path / 'file'}"))
+    (tmp_path / "link.db").symlink_to(tmp_path / "not mounted" / "ledger.db")
+    refusal(f"sqlite:///{tmp_path / 'link.db'}")
     with sqlite_ledger(tmp_path):
         pass
     only = f"sqlite:///file:{tmp_path / 'ledger.db'}?mode=ro&uri=true"

@@ -25,6 +25,16 @@ def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@contextmanager
+def mount_file(file: Path, place: Path) -> Iterator[None]:
+    """Have a file in the place of another, as containers do."""
+    subprocess.run(["mount", "--bind", str(file), str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
 def make_read_only(folder: Path) -> None:
     """Have nobody write into such a file system any more, root neither."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)

@@ -184,6 +184,8 @@ def test_an_audit_file_gives_source_and_validation(
         ("identity", "pack:identity"),
         ("packs:over_refusal", "pack:over-refusal"),
         ("listless.yaml", "must hold a YAML list"),
+        ("pack:insult", "comes twice"),
+        ("x" * 300, "File name too long"),
     ],
 )
 def test_a_misspelt_sentinel_is_one_line_that_names_what_is_meant(
@@ -192,7 +194,7 @@ def test_a_misspelt_sentinel_is_one_line_that_names_what_is_meant(
     """Before any row is read, as an audit would; only a file may be still to be written."""
     write(tmp_path / "rows.jsonl", GOOD)
     (tmp_path / "listless.yaml").write_text("id: x\n")
-    settings = {"source": "rows.jsonl", "sentinels": ["nowhere.yaml", place]}
+    settings = {"source": "rows.jsonl", "sentinels": ["nowhere.yaml", "pack:insult", place]}
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(settings))
     assert check(tmp_path / "audit.yaml") == 2
     printed = capsys.readouterr()
