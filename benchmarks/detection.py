@@ -244,8 +244,12 @@ def measure(audit: Audit, found: Found) -> Measured:
 
 
 def interval(values: Sequence[float], draws: int = 2000) -> str:
-    """The mean with its 95 % bootstrap interval over the values: audits, or cases."""
+    """The mean with its 95 % bootstrap interval over the values: audits, or cases; "-" where nothing
+    was planted, so that there are none.
+    """
     data = np.array(values)
+    if not len(data) or np.isnan(data).all():
+        return "-"
     means = np.random.default_rng(0).choice(data, (draws, len(data))).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return f"{data.mean():.3f} [{low:.3f}, {high:.3f}]"
