@@ -6,8 +6,8 @@ can be made, and none is there, the file is all there is, and is read as one tha
 (`immutable`); where somebody changes it all the same, what was read counts for nothing.
 
 Where the file has another name, or is mounted by itself, its log may lie elsewhere: it is not read
-then. Nor does the gate read like this: what it clears is trained on, and a log that it did not see
-may hold the decision that forbids it.
+like this then, and the gate takes it in no way, nor any ledger like this. What it clears is trained
+on, and a log that it did not see may hold the decision that forbids it.
 """
 
 import os
@@ -51,16 +51,33 @@ def open_to_read(url: str, wait_s: float = LOCK_WAIT_S) -> Iterator[Ledger]:
         )
 
 
+def require_one_name(url: str) -> None:
+    """Raises OperationError where a ledger's file has another name, or is mounted by itself: what
+    is written by that name is in a log beside it, and is not seen by this one.
+    """
+    file = _find_file(url)
+    if file is not None and not _has_one_name(file):
+        raise OperationError(
+            f"the ledger at {conceal(url, url)} has another name, or is mounted by itself: what is "
+            "decided there may be missing here; mount its folder, or name the one file that is "
+            "written"
+        )
+
+
 def _find_read_only_file(url: str) -> Path | None:
-    """The file itself, behind whatever links."""
+    file = _find_file(url)
+    if file is None or (_can_write(file) and _can_write(file.parent)):
+        return None
+    return file
+
+
+def _find_file(url: str) -> Path | None:
+    """The file of SQLite itself, behind whatever links; None where there is none."""
     address = parse_database_url(url, "state")
     if address.get_backend_name() != "sqlite":
         return None
     path = find_sqlite_file(address.database)
-    if path is None or not path.is_file():
-        return None
-    file = path.resolve()
-    return None if _can_write(file) and _can_write(file.parent) else file
+    return path.resolve() if path is not None and path.is_file() else None
 
 
 def _can_write(path: Path) -> bool:
@@ -71,8 +88,11 @@ def _is_alone(file: Path) -> bool:
     """Whether a ledger's file is all there is of it: no log lies beside it, none could be made
     there, and nobody can have it open under another name, with the log beside that.
     """
-    has_one_name = file.stat().st_nlink == 1 and not _is_mounted(file)
-    return has_one_name and not _can_write(file.parent) and not _has_log(file)
+    return _has_one_name(file) and not _can_write(file.parent) and not _has_log(file)
+
+
+def _has_one_name(file: Path) -> bool:
+    return file.stat().st_nlink == 1 and not _is_mounted(file)
 
 
 def _is_mounted(file: Path) -> bool:

@@ -23,6 +23,7 @@ from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.ledger.decisions import MIN_ID_DIGITS
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import ID_DIGITS, find_place, is_hex
+from poisonwatch.ledger.read_only import require_one_name
 from poisonwatch.ledger.two_people import find_lone_decisions
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.files import find_model_files
@@ -102,6 +103,7 @@ def check_cleared(
     trusted = settings.signing.load_public_keys() if keys is None else read_public_keys(keys)
     required = _fill_in_versions(required, settings)
     # All answers are of one state: what is compared with the records is what clears rows.
+    require_one_name(settings.state)
     with Ledger.existing(settings.state) as ledger, ledger.hold():
         end = check_chains(ledger, head)
         trust = Trust(ledger, trusted) if trusted else None

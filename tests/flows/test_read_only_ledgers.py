@@ -1,6 +1,7 @@
 """Commands that only read do so where nothing can be written: a backup, another machine's disk."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ def ask(folder: Path, command: str) -> Answer:
     with chdir(folder), redirect_stdout(out), redirect_stderr(err), ended as found:
         main(command.split())
     assert "poisonwatch:" not in err.getvalue(), err.getvalue()
-    return Answer(int(found.value.code or 0), out.getvalue())
+    # How long ago an audit was is all that a second changes.
+    said = re.sub(r"last audit .* ago", "last audit", out.getvalue())
+    return Answer(int(found.value.code or 0), said)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from older_ledgers import make_older_ledger
 
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.read_only import open_to_read
+from poisonwatch.ledger.read_only import open_to_read, require_one_name
 
 HELD = {"clean": 7, "flagged": 1, "rejected": 1}
 FORGET = "DELETE FROM places"
@@ -113,6 +113,20 @@ def test_a_file_that_is_mounted_by_itself_is_not_either(disk: Path, tmp_path: Pa
         refused = pytest.raises(OperationError, match="check the path")
         with refused, open_to_read(f"sqlite:///{place}"):
             pass
+
+
+def test_what_is_cleared_by_is_the_one_file_that_is_written(disk: Path, url: str) -> None:
+    """Not one of two names, nor one that is mounted by itself; a link to it is, and a server."""
+    file, place, link = (disk / name for name in ("ledger.db", "place.db", "link.db"))
+    link.symlink_to(file)
+    for good in (get_url(disk), f"sqlite:///{link}", f"sqlite:///{disk / 'none.db'}", url):
+        require_one_name(good)
+    place.touch()
+    with mount_file(file, place), pytest.raises(OperationError, match="mounted by itself"):
+        require_one_name(f"sqlite:///{place}")
+    os.link(file, disk / "other.db")
+    with pytest.raises(OperationError, match="mount its folder"):
+        require_one_name(get_url(disk))
 
 
 def test_a_time_that_is_put_back_hides_no_change(disk: Path) -> None:
