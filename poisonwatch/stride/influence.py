@@ -52,10 +52,10 @@ class Influence:
     `w` (n, Q) for the `queries` counts background standard deviations: how far beyond its push on
     ordinary conversations a row pushes the query, in units of how much the former varies.
     `first_pass` (n, Q) is the same before suspects were measured alone; equal to w where every row
-    is a subset of its own. `suspects` (m,) are the rows that score highest, `mutual_influence`
-    (m, m) how strongly they push each other, in the same unit. `features` (n, f) say which rows are
-    alike (`similarity`; f = 0 where nothing is known), `neighbours` which are most. `certificate`
-    is the worst of the
+    is a subset of its own. `suspects` (m,) are the rows that score highest, highest first, and
+    `mutual_influence` (m, m) is how strongly they push each other, in the same unit. `features` (n,
+    f) say which rows are alike (`similarity`; f = 0 where nothing is known), `neighbours` which are
+    most. `certificate` is the worst of the
     recoveries' (`recovery.estimate`), `measured_alone` counts the rows that were, and
     `decoy_quantile` (Q,) is the 95 % quantile of decoy coefficients: what recovery makes of rows
     that do not exist (Lasso only). `further` is what layers above say; `leaning` and `wording` (n,

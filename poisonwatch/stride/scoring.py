@@ -89,6 +89,7 @@ def compute_topic_units(influence: Influence) -> Float[Array, " n"] | None:
     missing = first / FEW_ROWS - first / n
     if missing <= 0 or first < 2:
         return None
+    # Suspects come strongest first.
     pushes = influence.mutual_influence[:, :first] ** 2
     # What a row does to itself says nothing of its topic.
     np.fill_diagonal(pushes, 0.0)

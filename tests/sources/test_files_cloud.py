@@ -170,7 +170,9 @@ def test_missing_package_is_named_with_the_extra_that_brings_it(
     path: str, package: str, extra: str
 ) -> None:
     """In a process that cannot import it."""
-    code = f"import sys; sys.modules[{package!r}] = None; from poisonwatch.sources.open import *; check_source(SourceConfig(path={path!r}))"
+    without = f"import sys; sys.modules[{package!r}] = None"
+    checked = f"check_source(SourceConfig(path={path!r}))"
+    code = f"{without}; from poisonwatch.sources.open import *; {checked}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip().endswith(
         f"SourceError: {path} needs the package {package}: pip install 'poisonwatch[{extra}]'"
