@@ -42,6 +42,8 @@ class Service:
 
     client: SyncPrefectClient
     audit: Path
+    other_audit: Path
+    """The same with a ledger of its own: no run by schedule waits for what goes on there."""
     received: list[Any]
     restart: Callable[[], None]
     """Kills the server, and starts it again."""
@@ -72,9 +74,12 @@ class Service:
         wait_until(lambda: name() in names, lambda: self.describe(run))
         return name()
 
-    def describe(self, run: UUID) -> list[str]:
-        """A run's states, for the error of a test."""
-        return [f"{state.timestamp:%H:%M:%S} {state.name}" for state in self.states(run)]
+    def describe(self, run: UUID) -> str:
+        """A run's states, those of all others and the worker's last words, for the error of a test."""
+        mine = [f"{state.timestamp:%H:%M:%S} {state.name}" for state in self.states(run)]
+        others = [f"{one.name} {one.state_name}" for one in self.client.read_flow_runs()]
+        said = (self.audit.parent.parent / "worker.log").read_text().splitlines()[-30:]
+        return "\n".join([str(mine), str(others), *said])
 
 
 def wait_until(is_so: Callable[[], bool], describe: Callable[[], object]) -> None:
@@ -161,9 +166,9 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "detection": {"false_discovery_rate": 0.9},
             "alerts": [f"json://{receiver.address}/"],
         }
-        audit = write_audit(
-            folder / "my-audit", tiny_folder, tracking=mlflow_store(folder / "tracking"), **settings
-        )
+        settings["tracking"] = mlflow_store(folder / "tracking")
+        audit = write_audit(folder / "my-audit", tiny_folder, **settings)
+        other_audit = write_audit(folder / "other-audit", tiny_folder, **settings)
         server = Background(start.removesuffix(" &"), environment, folder)
         with server:
             for command in (ready, pool, deploy):
@@ -193,7 +198,7 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
                         server.start()
                         run(ready, environment, folder)
 
-                    yield Service(client, audit, receiver.received, restart)
+                    yield Service(client, audit, other_audit, receiver.received, restart)
 
 
 def change(file: Path, changes: dict[str, str]) -> None:
@@ -306,21 +311,12 @@ def test_what_died_holds_nothing_up_though_the_server_is_restarted(service: Serv
         """As a worker leaves a run that dies between its promise and the run's process."""
         return service.client.create_flow_run_from_deployment(found.id, state=Pending()).id
 
-    # none by schedule comes before the one below: it would wait for the lock, and that one for it
-    by_schedule = service.client.read_deployment_by_name("poisonwatch-audit/my-audit")
-    service.client.pause_deployment(by_schedule.id)
-
-    def are_at_rest() -> bool:
-        states = [run.state for run in service.runs()]
-        return not any(state.is_running() or state.is_pending() for state in states)
-
-    wait_until(are_at_rest, lambda: [run.state.name for run in service.runs()])
     hand_over()
     service.restart()
-    ledger = service.audit.parent / "poisonwatch.db"
     # whoever has the lock keeps the run at work until it is killed, however long that takes
-    with lock_file(ledger, "tiny", wait=True, on_wait=lambda: None):
-        one = service.start(again=True)
+    folder = service.other_audit.parent
+    with lock_file(folder / "poisonwatch.db", "tiny", wait=True, on_wait=lambda: None):
+        one = service.start(again=True, config=str(service.other_audit))
         service.wait(one, "Running")
         states = {state.name: state.timestamp for state in service.states(one)}
         # on this machine, now: what takes thrice as long does not begin at all
@@ -338,8 +334,8 @@ def test_what_died_holds_nothing_up_though_the_server_is_restarted(service: Serv
     assert "Crashed" in [state.name for state in service.states(one)]
     service.wait(stuck, "Crashed")
     # the ledger has nothing half done
-    assert not list((service.audit.parent / "runs").glob("*.part"))
-    service.client.resume_deployment(by_schedule.id)
+    assert list((folder / "runs").iterdir())
+    assert not list((folder / "runs").glob("*.part"))
 
 
 def watch_for_stuck(client: SyncPrefectClient, seconds: float) -> None:
