@@ -49,6 +49,7 @@ def release(
 
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.read_only import require_one_name
     from poisonwatch.ledger.two_people import require_two_people
     from poisonwatch.provenance.openlineage_owed import list_lineage_readers
     from poisonwatch.release.destination import refuse_folder_inside
@@ -60,6 +61,8 @@ def release(
     refuse_folder_inside(settings.source, get_held_back_path(out))
     duplicates = settings.validation.duplicates
     signer = settings.signing.load_signer()
+    # Before anything else is said of what may be half of the ledger.
+    require_one_name(settings.state)
     with Ledger.existing(settings.state, signer=signer) as ledger:
         require_two_people(ledger, settings.name, settings.review.two_people)
         readers = list_lineage_readers(settings)

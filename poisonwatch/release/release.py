@@ -23,6 +23,7 @@ from poisonwatch.atomic import DISK_ERRORS, get_part_path, sync_folder, sync_tre
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.outbox import RELEASE_DELIVERY, enqueue
+from poisonwatch.ledger.read_only import require_one_name
 from poisonwatch.ledger.records import append_record, lock_chain
 from poisonwatch.ledger.tables import decisions, rows
 from poisonwatch.ledger.transactions import retried
@@ -72,8 +73,10 @@ def write_release(
     With `duplicates` "drop", of cleared places with the same bytes only the first is written.
     `report_to` are owed an account of it from then on (`ledger.outbox`). Raises InputError where
     one of the folders is there, no row was audited yet, or what the release rests on was tampered
-    with; SigningError where it cannot be signed: then nothing is released.
+    with; OperationError where what is decided may be in a log that is not seen
+    (`require_one_name`); SigningError where it cannot be signed: then nothing is released.
     """
+    require_one_name(ledger.url)
     for _ in range(MAX_ATTEMPTS):
         with _open_parts(folder) as parts:
             with ledger.read() as connection:
@@ -103,8 +106,9 @@ def preview_release(
     ledger: Ledger, name: str, folder: Path, duplicates: Duplicates = "keep"
 ) -> ReleaseCounts:
     """Write what `write_release` would, unsigned, and change nothing in the ledger. Raises
-    InputError as it does.
+    InputError and OperationError as it does.
     """
+    require_one_name(ledger.url)
     with _open_parts(folder) as parts:
         with ledger.read() as connection:
             check_chains_in(connection)
@@ -116,7 +120,10 @@ def preview_release(
 
 @retried
 def count_release(ledger: Ledger, name: str, duplicates: Duplicates = "keep") -> ReleaseCounts:
-    """What a release would come to."""
+    """What a release would come to. Raises OperationError where `write_release` would for the
+    ledger's file.
+    """
+    require_one_name(ledger.url)
     with ledger.read() as connection:
         return count_rows(connection, name, duplicates)
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.ledger.batches import count_by_status
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.release.release import write_release
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 
 def test_a_download_is_what_release_writes_and_releases_nothing(
@@ -43,3 +45,22 @@ def test_a_download_is_what_release_writes_and_releases_nothing(
         "created": "",
     }
     assert client.get("/release?name=unknown").status_code == 400
+
+
+def test_a_ledger_whose_file_has_two_names_is_not_released_from(
+    client: TestClient, config: Path
+) -> None:
+    """Neither counts nor files: what is decided may be missing in it."""
+    file = find_sqlite_file(load_config(config).state.partition(":///")[2])
+    assert file is not None
+    other = file.with_name("other.db")
+    os.link(file, other)
+    try:
+        for page in ("/release", "/release/files.zip", "/release/manifest.json"):
+            answer = client.get(page)
+            assert answer.status_code == 503
+            assert "has another name" in answer.text
+            assert "Traceback" not in answer.text
+    finally:
+        other.unlink()
+    assert client.get("/release").status_code == 200

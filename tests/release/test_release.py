@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from audits import benign
-from full_disks import fill, small_disk
+from full_disks import fill, mount_file, small_disk
 from gates import ask_manifest
 from killing import kill_before_each_write
 from ledgers import NAME, covered_ledger, pull, statuses
@@ -244,3 +245,31 @@ def test_a_full_disk_releases_nothing_and_leaves_nothing(ledger: Ledger, tmp_pat
         assert list(disk.iterdir()) == [filler]
         assert statuses(ledger) == before
     assert write_release(ledger, NAME, tmp_path / "out").clean == before["clean"]
+
+
+def test_a_ledger_whose_file_has_two_names_releases_nothing(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """The decision that forbids a row may lie in the log beside the other name."""
+    os.link(tmp_path / "ledger.db", tmp_path / "other.db")
+    before = statuses(ledger)
+    for release in (write_release, preview_release):
+        with pytest.raises(OperationError, match="has another name"):
+            release(ledger, NAME, tmp_path / "out")
+    with pytest.raises(OperationError, match="has another name"):
+        count_release(ledger, NAME)
+    assert statuses(ledger) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ledger_that_is_mounted_by_itself_releases_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "8m") as disk, covered_ledger(disk, TEA):
+        place = disk / "place.db"
+        place.touch()
+        with (
+            mount_file(disk / "ledger.db", place),
+            Ledger.existing(f"sqlite:///{place}") as ledger,
+            pytest.raises(OperationError, match="mounted by itself"),
+        ):
+            write_release(ledger, NAME, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

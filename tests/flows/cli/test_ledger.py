@@ -1,12 +1,14 @@
 """Audit, decide, release: the commands one after the other, on the tiny model."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from audits import write_audit
 from ledgers import append
 
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.cli.app import main
 
 
@@ -104,6 +106,25 @@ def test_a_row_is_decided_on_and_released(config: Path, capsys: pytest.CaptureFi
     manifest = json.loads((out / "manifest.json").read_text())
     assert chosen in {row["id"] for row in manifest["rows"]}
     assert len((out / "clean.jsonl").read_text().splitlines()) == clean
+
+
+def test_a_ledger_whose_file_has_two_names_is_not_released_from(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the gate takes none: one line, and nothing is written."""
+    file = Path(load_config(config).state.partition(":///")[2])
+    other = file.with_name("other.db")
+    os.link(file, other)
+    try:
+        assert run("release", str(config), "--out", str(tmp_path / "out")) == 1
+        released = capsys.readouterr().err
+        assert run("gate", str(config.parent / "rows.jsonl"), "--audit", str(config)) == 1
+    finally:
+        other.unlink()
+    assert "has another name" in released
+    assert released.count("\n") == 1
+    assert released == capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_that_wait_are_mentioned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
