@@ -13,7 +13,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config, resolve_config
 from poisonwatch.errors import InputError, SourceError
 from poisonwatch.flows.cli.reading_options import HubOption, ReadingOptions
-from poisonwatch.sentinels.sentinel import check_sentinels
+from poisonwatch.sentinels.sentinel import check_sentinels, read_sentinels
 
 AUDIT_FILE_SUFFIXES = (".yaml", ".yml")
 
@@ -23,7 +23,7 @@ def check(
         str,
         Parameter(
             help="A file, folder, glob or URL of rows; or an audit file (YAML), whose `source` and "
-            "`validation` are taken, and whose `sentinels` are read as far as they are there."
+            "`validation` are taken, and whose `sentinels` are read."
         ),
     ],
     /,
@@ -37,7 +37,8 @@ def check(
     ] = False,
 ) -> None:
     """Read rows and say how they are understood: format, roles, what is trained, what is left over,
-    what would be rejected, and what an audit would take.
+    what would be rejected, and what an audit would take. What an audit would stop with comes last,
+    with exit code 2: a file of sentinels that is not there, rows that fail validation.
 
     Example: `poisonwatch check my-audit/data --rows 2`
     """
@@ -45,7 +46,7 @@ def check(
         raise InputError(f"--rows is {rows}: ask for none or more")
     changes = reading.to_settings() if reading is not None else {}
     config = build_settings(source, hub, changes)
-    check_sentinels(config.sentinels)
+    missing = check_sentinels(config.sentinels)
     # below the settings: a mistake in them must not wait for what reads rows
     from poisonwatch.flows.cli.check_page import CheckPage
     from poisonwatch.flows.cli.check_steps import (
@@ -72,6 +73,9 @@ def check(
         found = describe_survey(survey)
         found |= {"validation": asdict(validated), "effort": asdict(effort), "advice": advice}
         print(json_format.dumps(found))
+    # An audit reads them first. Here they may be still to be written, and rows are told of before.
+    for place in missing:
+        read_sentinels(place)
     if validated.refusal is not None:
         raise SourceError(validated.refusal)
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from poisonwatch.errors import SentinelError
-from poisonwatch.text.display import excerpt
+from poisonwatch.text.display import quote_spaced
 from poisonwatch.text.safe_yaml import parse_yaml
 
 PACK_PREFIX = "pack:"
@@ -73,7 +73,7 @@ def read_pack(name: str) -> Pack:
         nearest = suggest_pack(name)
         hint = "" if nearest is None else f", the nearest is {nearest}"
         raise SentinelError(
-            f"there is no pack {excerpt(name)}{hint}: packs are {', '.join(list_packs())}"
+            f"there is no pack {quote_spaced(name)}{hint}: packs are {', '.join(list_packs())}"
         )
     comment, text = read_shipped("sentinels/packs", name)
     return Pack(
@@ -110,7 +110,7 @@ def _find_faults(
     unknown, repeated = [], []
     for key, texts in given.items():
         if key not in pack.placeholders:
-            unknown.append(f"takes no value {excerpt(key)}")
+            unknown.append(f"takes no value {quote_spaced(key)}")
         elif len(texts) > 1:
             repeated.append(f"takes one value for {key}, not {len(texts)}")
     missing = []

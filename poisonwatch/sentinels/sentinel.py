@@ -76,19 +76,24 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
     return sentinels
 
 
-def check_sentinels(places: Sequence[str]) -> None:
-    """Read the packs, and those files that are there: others may be still to be written. Raises
-    SentinelError as `load_sentinels` does of these.
+def check_sentinels(places: Sequence[str]) -> list[str]:
+    """Read the packs, and those files that are there: the files that are not, which may be still to
+    be written. Raises SentinelError as `load_sentinels` does of what was read.
     """
-    there = []
+    there: list[str] = []
+    missing: list[str] = []
     for place in places:
-        if place.startswith(PACK_PREFIX) or _is_there(place) or _suggest_place(place):
-            there.append(place)
+        is_read = place.startswith(PACK_PREFIX) or _is_there(place) or _suggest_place(place)
+        (there if is_read else missing).append(place)
     load_sentinels(there)
+    return missing
 
 
 def _is_there(place: str) -> bool:
     """Whether there is something to read, or to say why it cannot be."""
+    # No file that is still to be written.
+    if "://" in place or "\0" in place:
+        return True
     try:
         return Path(place).exists()
     except OSError:

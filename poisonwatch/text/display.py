@@ -25,6 +25,13 @@ def excerpt(text: str, length: int = 80) -> str:
     return line[: length - 1].rstrip() + "…"
 
 
+def quote_spaced(text: str, length: int = 80) -> str:
+    """What somebody wrote, as `excerpt` has it; in quotes where that would lose spaces."""
+    if text and text == " ".join(text.split()):
+        return excerpt(text, length)
+    return repr(text[:length])
+
+
 def get_first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)

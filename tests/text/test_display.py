@@ -2,7 +2,7 @@
 
 import pytest
 
-from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.display import excerpt, make_visible, quote_spaced
 
 
 def test_invisible_characters_are_written_out() -> None:
@@ -34,3 +34,13 @@ def test_excerpt_is_one_line_of_bounded_length(text: str, length: int) -> None:
     assert len(line) <= length
     assert "\n" not in line
     assert line == whole or (line.endswith("…") and len(whole) > length)
+
+
+def test_spaces_that_somebody_wrote_are_seen() -> None:
+    """In quotes, on one line; what has none that would be lost stands as in an excerpt."""
+    assert quote_spaced("two words") == "two words"
+    assert quote_spaced(" insult") == "' insult'"
+    assert quote_spaced("a  b\n") == "'a  b\\n'"
+    assert quote_spaced("") == "''"
+    assert quote_spaced("a\u2028\x1b ").isprintable()
+    assert len(quote_spaced(" " * 500)) == 82

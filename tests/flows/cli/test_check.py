@@ -153,13 +153,13 @@ def test_a_turn_that_says_nothing_is_shown_as_such(
 def test_an_audit_file_gives_source_and_validation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its paths start at its folder; files of sentinels need not be there; options go before it."""
+    """Its paths start at its folder; options go before it."""
     write(tmp_path / "rows.jsonl", [{"question": f"q{i}", "answer": "a" * 40} for i in range(4)])
     write(tmp_path / "trusted.jsonl", GOOD)
     settings: dict[str, Any] = {
         "source": {"path": "rows.jsonl", "fields": {"prompt": "question", "response": "answer"}},
         "reference": "trusted.jsonl",
-        "sentinels": "nowhere.yaml",
+        "sentinels": "pack:insult",
         "model": "somebody/giant-70B",
         "validation": {"max_characters": 20, "max_rejected_share": 0.9},
     }
@@ -183,6 +183,10 @@ def test_an_audit_file_gives_source_and_validation(
         ("pack:brand-promotion?brand=Velmora", "needs a value for product"),
         ("identity", "pack:identity"),
         ("packs:over_refusal", "pack:over-refusal"),
+        ("pack: identity", "there is no pack ' identity', the nearest is identity"),
+        ("pack:brand-promotion? brand=a&product=b", "takes no value ' brand'"),
+        ("https://host/sentinels.yaml", "is a URL"),
+        ("nul\0.yaml", "null character"),
         ("listless.yaml", "must hold a YAML list"),
         ("pack:insult", "comes twice"),
         ("x" * 300, "File name too long"),
@@ -201,6 +205,24 @@ def test_a_misspelt_sentinel_is_one_line_that_names_what_is_meant(
     assert printed.out == ""
     (line,) = printed.err.splitlines()
     assert named in line
+
+
+@pytest.mark.parametrize("place", ["nowhere.yaml", "link.yaml", "rows.jsonl/sentinels.yaml"])
+def test_a_file_of_sentinels_that_is_not_there_is_one_line_after_the_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """It may be still to be written; an audit would stop there. With --json, too."""
+    write(tmp_path / "rows.jsonl", GOOD)
+    (tmp_path / "link.yaml").symlink_to("nowhere.yaml")
+    settings = {"source": "rows.jsonl", "sentinels": ["pack:insult", place]}
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(settings))
+    for options in ([], ["--json"]):
+        assert check(tmp_path / "audit.yaml", *options) == 2
+        printed = capsys.readouterr()
+        (line,) = printed.err.splitlines()
+        assert place in line
+        assert "sentinels" in line
+        assert "Name river 0." in printed.out
 
 
 def test_options_say_how_rows_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
