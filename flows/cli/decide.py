@@ -88,7 +88,8 @@ def decide(
     none. What was decided of them before gives way, and is counted in the output.
 
     Where the audit file asks for two people (`review: {two_people: high}`), what the first says is
-    a proposal, and counts once another one says the same.
+    a proposal, and counts once another one says the same. What is decided otherwise is counted
+    there, too.
 
     Or repair them, with `flip` or `edit --answer TEXT`: every release has the changed row, the
     source stays as it is.
@@ -101,6 +102,7 @@ def decide(
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.decisions import find_replaced
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.proposals import find_decided_otherwise
     from poisonwatch.ledger.two_people import (
         Outcome,
         revert_submitted,
@@ -121,6 +123,7 @@ def decide(
         author = getpass.getuser()
     settings = load_config(config)
     replaced: dict[int, str] = {}
+    to_replace: dict[str, str] = {}
     with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
         two_people = settings.review.two_people
         if withdraw is not None:
@@ -154,16 +157,19 @@ def decide(
             )
             outcome.require_news()
             replaced = find_replaced(ledger, outcome.decisions)
+            if outcome.proposal is not None:
+                to_replace = find_decided_otherwise(ledger, outcome.proposal)
     if json:
         for decision in outcome.decisions:
             before = replaced.get(decision.number)
             print(dumps(decision.record() | ({} if before is None else {"replaces": before})))
         if outcome.proposal is not None:
-            print(dumps({"proposal": outcome.proposal.record()}))
+            told = {"proposal": outcome.proposal.record()}
+            print(dumps(told | ({"replaces": to_replace} if to_replace else {})))
         return
     _print_decisions(outcome.decisions, replaced.values(), config)
     if outcome.proposal is not None:
-        _print_proposal(outcome.proposal, config)
+        _print_proposal(outcome.proposal, to_replace.values(), config)
 
 
 def _read_answer(file: Path, answer: str | None) -> str:
@@ -248,17 +254,23 @@ def _print_decisions(made: "Sequence[Decision]", replaced: Collection[str], conf
     for decision in made[:DECISIONS_SHOWN]:
         print(f"decision {decision.number}: {_describe(decision)}")
     if replaced:
-        counts = Counter(replaced)
-        said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-        print(f"decided otherwise before: {plural(len(replaced), 'row')} ({said})")
+        print(f"decided otherwise before: {_count_verdicts(replaced)}")
     if len(made) > 1:
         numbers = f"{made[0].number}-{made[-1].number}"
         print(f"{len(made)} decisions; taken back by: poisonwatch decide {config} --undo {numbers}")
 
 
-def _print_proposal(made: "Proposal", config: Path) -> None:
+def _print_proposal(made: "Proposal", to_replace: Collection[str], config: Path) -> None:
     print(
         f"proposal {made.number}: {plural(len(made.rows), 'row')} {made.verdict}, once a second "
-        "person says the same\n"
-        f"taken back by: poisonwatch decide {config} --withdraw {made.number}"
+        "person says the same"
     )
+    if to_replace:
+        print(f"decided otherwise, and in force until then: {_count_verdicts(to_replace)}")
+    print(f"taken back by: poisonwatch decide {config} --withdraw {made.number}")
+
+
+def _count_verdicts(verdicts: Collection[str]) -> str:
+    counts = Counter(verdicts)
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    return f"{plural(len(verdicts), 'row')} ({said})"

@@ -8,7 +8,9 @@ from pairs import PAIR, ROW, audited_pairs
 from tampering import tamper, verify
 
 from poisonwatch.errors import InputError
+from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.proposals import find_decided_otherwise
 from poisonwatch.ledger.two_people import Outcome, submit_verdict
 
 ANSWER = "At any grocer's."
@@ -45,6 +47,22 @@ def test_two_people_repair_a_row_by_the_same_answer(ledger: Ledger) -> None:
     assert say(ledger, "ann", PAIR, None).proposal
     assert [made.verdict for made in say(ledger, "bob", PAIR, None).decisions] == ["flip"]
     assert find_differences(ledger) == []
+
+
+def test_what_is_decided_otherwise_of_the_rows_of_a_proposal_is_found(ledger: Ledger) -> None:
+    """The last word on each alone; another answer is another decision, `unsure` is none."""
+    found = []
+    first = record_decision(ledger, ROW, "poison")
+    for verdict, answer in (("benign", None), ("edit", "Nowhere."), ("edit", ANSWER)):
+        said = {"author": "ann", "two_people": "none", "answer": answer}
+        submit_verdict(ledger, [ROW], verdict, **said)  # type: ignore[arg-type]
+        proposal = say(ledger, f"bea {verdict} {answer}").proposal
+        found.append(proposal and find_decided_otherwise(ledger, proposal))
+    assert found == [{first.example_id: "benign"}, {first.example_id: "edit"}, None]
+    record_decision(ledger, ROW, "unsure")
+    proposal = say(ledger, "cay", answer="Somewhere.").proposal
+    assert proposal is not None
+    assert find_decided_otherwise(ledger, proposal) == {}
 
 
 def test_what_cannot_be_is_not_proposed(ledger: Ledger) -> None:

@@ -153,6 +153,28 @@ def test_two_people_decide_where_the_audit_file_asks_for_it(
     assert count(config) > before
 
 
+def test_who_proposes_is_told_what_was_decided_otherwise(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is in force until a second person agrees; as a decision tells what it replaces."""
+    strict = config.with_name("proposing.yaml")
+    strict.write_text(config.read_text() + "review: {two_people: all}\n")
+    ids = [str(line["example_id"]) for line in read_lines(config)]
+    assert run("decide", str(config), ids[0], "poison") == 0
+    assert run("decide", str(config), ids[1], "benign") == 0
+    capsys.readouterr()
+    say = ["decide", str(strict), *ids, "benign", "--author"]
+    assert run(*say, "ann") == 0
+    out = capsys.readouterr().out
+    assert "decided otherwise, and in force until then: 1 row (1 poison)\n" in out
+    assert run(*say, "bea", "--json") == 0
+    made = [loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["replaces"] for each in made if each["example_id"] == ids[0]] == ["poison"]
+    assert run(*say[:-2], "poison", "--json", "--author", "ann") == 0
+    (proposed,) = (loads(line) for line in capsys.readouterr().out.splitlines())
+    assert proposed["replaces"] == dict.fromkeys(ids, "benign")
+
+
 def test_a_release_refuses_what_one_person_cleared_where_it_takes_two(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
