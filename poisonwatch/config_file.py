@@ -33,7 +33,7 @@ from poisonwatch.text.display import excerpt
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
-from poisonwatch.text.sqlite_files import place_sqlite_file
+from poisonwatch.text.sqlite_files import find_sqlite_file, place_sqlite_file
 
 # Settings that may hold passwords: an error never repeats them.
 SECRET_SETTINGS = {"alerts", "dashboard", "mlflow_ui", "sentinels", "signing", "state", "tracking"}
@@ -200,7 +200,8 @@ def _make_sqlite_absolute(url: str, folder: Path, key: str) -> str:
     scheme, separator, path = expand_variables(url, key).partition(":///")
     if not scheme.startswith("sqlite") or not separator:
         return url
-    if path in ("", ":memory:") or Path(path).is_absolute():
+    file = find_sqlite_file(path)
+    if file is None or file.is_absolute():
         return url
     # The path hides in a variable: there is nothing here to put the folder before.
     if ":///" not in url:

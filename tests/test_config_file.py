@@ -61,7 +61,16 @@ def test_relative_paths_start_at_the_folder_of_the_audit_file(
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:p@db/x", "https://mlflow.example"]
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite://///var/x.db",
+        "sqlite:///file:/var/x.db?mode=ro&uri=true",
+        "sqlite:///file::memory:?uri=true",
+        "postgresql://u:p@db/x",
+        "https://mlflow.example",
+    ],
 )
 def test_urls_that_are_no_relative_files_stay_as_they_are(tmp_path: Path, url: str) -> None:
     """Servers and memory have no folder."""

@@ -28,7 +28,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, S
 from sqlalchemy.util import LRUCache
 
 from poisonwatch.errors import ConfigError, OperationError
-from poisonwatch.ledger.file_faults import say_what_to_do
+from poisonwatch.ledger.file_faults import refuse_unfit_file, say_what_to_do
 from poisonwatch.ledger.tables import metadata
 from poisonwatch.permissions import make_private_file, make_private_folder
 from poisonwatch.sources.sql import parse_database_url
@@ -62,7 +62,7 @@ LIBPQ_DRIVERS = ("psycopg", "psycopg2")  # that take these options
 _compiled: LRUCache[Any, Any] = LRUCache(500)
 
 
-def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
+def connect_database(url: str, wait_s: float = LOCK_WAIT_S, address: URL | None = None) -> Engine:
     """An engine on a ledger whose tables are those of this version.
 
     Transactions on SQLite begin by taking the write lock where the connection's option `writing` is
@@ -73,7 +73,7 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     a newer version, or others have tables there, OperationError where the database cannot be
     reached.
     """
-    engine = make_engine(url, wait_s)
+    engine = make_engine(url, wait_s, address)
     try:
         if engine.dialect.name == "sqlite":
             _set_up_sqlite(engine, wait_s)
@@ -88,12 +88,14 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     return engine
 
 
-def make_engine(url: str, wait_s: float) -> Engine:
+def make_engine(url: str, wait_s: float, address: URL | None = None) -> Engine:
     """An engine on the database of a ledger; nothing is connected to yet. `url` may name
-    environment variables. Raises SourceError where it is no URL, ConfigError where it is none of
-    SQLite or PostgreSQL.
+    environment variables; it is what errors call the ledger, also where it is reached by another
+    `address`. Raises SourceError where it is no URL, ConfigError where it is none of SQLite or
+    PostgreSQL.
     """
-    address = parse_database_url(url, "state")
+    if address is None:
+        address = parse_database_url(url, "state")
     options: dict[str, Any] = {}
     if address.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": wait_s}
@@ -104,7 +106,8 @@ def make_engine(url: str, wait_s: float) -> Engine:
     try:
         # Errors would else repeat the values of rows, which are hostile, or secret.
         engine = create_engine(address, hide_parameters=True, **options)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    # ValueError: an option of the URL that is no number, or neither true nor false.
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         raise ConfigError(
             f"state: {describe_failure(url, error)}: give a SQLAlchemy URL of SQLite or "
             "PostgreSQL (pip install 'poisonwatch[postgres]')"
@@ -164,6 +167,7 @@ def _set_up_sqlite(engine: Engine, wait_s: float) -> None:
         engine.dialect = _get_sqlite_dialect()
     path = find_sqlite_file(engine.url.database)
     if path is not None:
+        refuse_unfit_file(path)
         # One that is there keeps its rights. What SQLite writes beside it has those of the file.
         make_private_folder(path.parent)
         make_private_file(path)

@@ -2,13 +2,17 @@
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from poisonwatch.sources.sql import parse_database_url
-from poisonwatch.text.sqlite_files import find_sqlite_file
+from poisonwatch.text.sqlite_files import find_sqlite_file, is_made, list_log_parts
 
 # Less than SQLite needs beside a ledger: 32 KiB that its processes share, and its log.
 LEAST_FREE = 256 * 1024
+# How often, and how far apart, a log is missed before it is missing.
+LOOKS = 3
+PAUSE_S = 0.05
 DAMAGED = "the file is damaged: put it back from a backup, then `poisonwatch verify` checks it"
 WHAT_TO_DO = {
     sqlite3.SQLITE_CORRUPT: DAMAGED,
@@ -36,6 +40,33 @@ def say_what_to_do(url: str, error: BaseException) -> str:
     if kind == sqlite3.SQLITE_CANTOPEN and path is not None and path.is_dir():
         return ": it is a folder: name a file in `state`"
     return f": {WHAT_TO_DO[kind]}" if kind in WHAT_TO_DO else ""
+
+
+def refuse_unfit_file(path: Path) -> None:
+    """Raises OSError where a ledger's path leads to no file that SQLite should open: it takes some
+    devices, and then speaks of a disk; and it begins a new log where there was one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError("it is a device, a pipe or a socket, and no file: name a file in `state`")
+    if not is_made(path):
+        return
+    file = path.resolve()
+    # Whoever opens or closes it at that moment makes both, or removes both.
+    for _ in range(LOOKS):
+        if not _lacks_log(file):
+            return
+        time.sleep(PAUSE_S)
+    log, index = list_log_parts(file)
+    raise OSError(
+        f"its log is missing: {index.name} lies beside it, and {log.name}, which may hold what was "
+        "decided last, does not: put that back, or copy the ledger again with all three files"
+    )
+
+
+def _lacks_log(file: Path) -> bool:
+    """Whether the index of a log was left behind, as by who copied a ledger that was open."""
+    log, index = list_log_parts(file)
+    return index.exists() and not log.exists()
 
 
 def _is_full(folder: Path) -> bool:

@@ -23,13 +23,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, Table, func, insert, select, update
+from sqlalchemy import URL, Column, Connection, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -56,7 +55,12 @@ from poisonwatch.ledger.versions import find_covering_versions as find_covering_
 from poisonwatch.ledger.versions import find_or_add_version as find_or_add_version
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import conceal
-from poisonwatch.text.sqlite_files import find_sqlite_file, is_made
+from poisonwatch.text.sqlite_files import (
+    FileIdentity,
+    find_sqlite_file,
+    identify_file,
+    is_made,
+)
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -120,37 +124,26 @@ def reserve_numbers(connection: Connection, column: Column[int], count: int) -> 
     return range(last + 1, last + 1 + count)
 
 
-@dataclass(frozen=True, slots=True)
-class _FileIdentity:
-    """Which file a path leads to: two files of one name differ in it."""
-
-    path: Path
-    device: int = 0
-    inode: int = 0
-
-
-def _identify_file(path: Path) -> _FileIdentity:
-    """The file's identity; of zeros where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return _FileIdentity(path)
-    return _FileIdentity(path, found.st_dev, found.st_ino)
-
-
 class Ledger:
     """An open ledger. Use `Ledger.at(url)` in a `with`. What is recorded in it is signed by the
-    `signer`, if it has one.
+    `signer`, if it has one. Errors call it by its `url`, also where it is reached by another
+    `address`.
     """
 
-    def __init__(self, url: str, wait_s: float = LOCK_WAIT_S, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        wait_s: float = LOCK_WAIT_S,
+        signer: Signer | None = None,
+        address: URL | None = None,
+    ) -> None:
         self.url = url
-        self.engine = connect_database(url, wait_s)
+        self.engine = connect_database(url, wait_s, address)
         self.signer = signer
         self._wait_s = wait_s
         # Of the names whose locks are held.
         self._tokens: dict[str, int] = {}
-        self._file: _FileIdentity | None = None
+        self._file: FileIdentity | None = None
         self._held: Connection | None = None
         if self.engine.dialect.name == "sqlite":
             with self.read() as connection:
@@ -160,17 +153,21 @@ class Ledger:
                 path = os.fsdecode(connection.exec_driver_sql(query).scalar_one() or b"")
             # A ledger in memory has none.
             if path:
-                self._file = _identify_file(Path(path))
+                self._file = identify_file(Path(path))
 
     @classmethod
     @contextmanager
     def at(
-        cls, url: str, wait_s: float = LOCK_WAIT_S, signer: Signer | None = None
+        cls,
+        url: str,
+        wait_s: float = LOCK_WAIT_S,
+        signer: Signer | None = None,
+        address: URL | None = None,
     ) -> Iterator["Ledger"]:
         """Open the ledger at a SQLAlchemy URL, making it where there is none; `wait_s` and errors
         are those of `connect_database`.
         """
-        ledger = cls(url, wait_s, signer)
+        ledger = cls(url, wait_s, signer, address=address)
         try:
             yield ledger
         except SQLAlchemyError as error:
@@ -183,19 +180,23 @@ class Ledger:
     @classmethod
     @contextmanager
     def existing(
-        cls, url: str, wait_s: float = LOCK_WAIT_S, signer: Signer | None = None
+        cls,
+        url: str,
+        wait_s: float = LOCK_WAIT_S,
+        signer: Signer | None = None,
+        address: URL | None = None,
     ) -> Iterator["Ledger"]:
         """Open a ledger that is there already. Raises InputError where its SQLite file is not, and
         what `at` does.
         """
-        address = parse_database_url(url, "state")
-        is_sqlite = address.get_backend_name() == "sqlite"
-        if is_sqlite and not is_made(find_sqlite_file(address.database) or Path()):
+        named = parse_database_url(url, "state")
+        is_sqlite = named.get_backend_name() == "sqlite"
+        if is_sqlite and not is_made(find_sqlite_file(named.database) or Path()):
             raise InputError(
                 f"there is no ledger at {conceal(url, url)}: no audit has run; "
                 "run `poisonwatch audit` first"
             )
-        with cls.at(url, wait_s, signer) as ledger:
+        with cls.at(url, wait_s, signer, address=address) as ledger:
             yield ledger
 
     @contextmanager
@@ -274,7 +275,7 @@ class Ledger:
         """Raise OperationError where the path does not lead to the file that was opened: what is
         written goes to a file that nobody will find.
         """
-        if self._file is not None and _identify_file(self._file.path) != self._file:
+        if self._file is not None and identify_file(self._file.path) != self._file:
             raise OperationError(
                 f"the ledger at {conceal(self.url)} was deleted or replaced while it was open: "
                 "nothing was recorded in what is there now; put the file back, or run again"

@@ -1,6 +1,7 @@
 """Whether an audit could write into its ledger, asked without making or changing one."""
 
 import os
+import tempfile
 from errno import EACCES, ENOENT, ENOTDIR
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from poisonwatch.errors import OperationError
 from poisonwatch.ledger.database import describe_failure, is_busy, make_engine, read_revision
+from poisonwatch.ledger.file_faults import refuse_unfit_file
 from poisonwatch.text.secrets import conceal
 from poisonwatch.text.sqlite_files import find_sqlite_file, is_made
 
@@ -24,6 +26,8 @@ def require_writable(url: str) -> None:
     engine = make_engine(url, wait_s=0)
     path = find_sqlite_file(engine.url.database) if engine.dialect.name == "sqlite" else None
     try:
+        if path is not None:
+            refuse_unfit_file(path)
         if path is not None and not is_made(path):
             _require_folder(path)
         else:
@@ -45,11 +49,23 @@ def _require_folder(path: Path) -> None:
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(path.parent))
     for folder in path.parents:
         if folder.is_dir():
-            if os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-                return
-            raise PermissionError(EACCES, os.strerror(EACCES), str(folder))
+            _make_for_a_moment(folder)
+            return
         if folder.exists():
             raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(folder))
+
+
+def _make_for_a_moment(folder: Path) -> None:
+    """Raises OSError where no file can be made in a folder. Rights do not tell: those of /proc say
+    that one can.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        # The name that it had been given is nobody's.
+        number = error.errno or EACCES
+        raise OSError(number, os.strerror(number), str(folder)) from None
 
 
 def _try_transaction(engine: Engine, shown: str) -> None:

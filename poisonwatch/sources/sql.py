@@ -330,6 +330,8 @@ def parse_database_url(setting: str, key: str) -> URL:
     except (ArgumentError, ValueError):
         shown = "sqlite:///file.db or postgresql://user:${PASSWORD}@host/database"
         raise SourceError(f"{key} is no SQLAlchemy URL: write it as in {shown}") from None
+    if url.get_backend_name() == "sqlite" and "\0" in str(find_sqlite_file(url.database)):
+        raise SourceError(f"{key} names a file with a null character: no file's name holds one")
     if (
         url.drivername in ("postgres", "postgresql")
         and importlib.util.find_spec("psycopg2") is None

@@ -1,5 +1,6 @@
 """Whether a ledger can be written into is known without making or changing one."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -65,6 +66,38 @@ def test_a_place_where_none_can_be_is_refused_as_opening_it_is(tmp_path: Path) -
     newer = refusal(f"sqlite:///{tmp_path / 'ledger.db'}")
     assert isinstance(newer, ConfigError)
     assert "newer version" in str(newer)
+
+
+@pytest.mark.parametrize("place", ["/proc/ledger.db", "/proc/self/to/be/made.db", "/dev/fd/99"])
+def test_where_rights_say_that_a_file_can_be_made_and_none_can_it_is_refused(place: str) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("there is no /proc here")
+    assert "cannot be used" in str(refusal(f"sqlite:///{place}"))
+
+
+def test_a_device_and_a_pipe_are_no_files(tmp_path: Path) -> None:
+    """Nothing is left beside them, and none is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "link's target")
+    (tmp_path / "link").symlink_to("link's target")
+    before = sorted(Path("/dev").iterdir())
+    for place in ("/dev/null", "/dev/full", tmp_path / "pipe", tmp_path / "link"):
+        said = str(refusal(f"sqlite:///{place}"))
+        assert "name a file in `state`" in said
+        assert str(place) in said
+    assert sorted(Path("/dev").iterdir()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "link's target", "pipe"]
+
+
+@pytest.mark.parametrize(
+    "place", ["x" * 300, "nul\0.db", "file:nul%00.db?uri=true", "a.db?uri=maybe", "a.db?timeout=x"]
+)
+def test_an_address_that_is_none_is_refused_in_one_line(tmp_path: Path, place: str) -> None:
+    """A name that is too long, a null character, an option that is no number."""
+    prefix = "" if place.startswith("file:") else f"{tmp_path}/"
+    said = refusal(f"sqlite:///{prefix}{place}")
+    assert "\n" not in str(said)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_is_read_only_is_refused_with_a_ledger_and_without(tmp_path: Path) -> None:

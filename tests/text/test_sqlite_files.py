@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from poisonwatch.text.sqlite_files import find_sqlite_file, place_sqlite_file
+from poisonwatch.text.sqlite_files import (
+    find_sqlite_file,
+    identify_file,
+    is_made,
+    place_sqlite_file,
+)
 
 ODD = ("plain", "with space", "a#b", "50%41", "a?b", "a?b#c %41&d=é[x]")
 
@@ -36,6 +41,17 @@ def test_options_of_an_address_are_kept(tmp_path: Path) -> None:
     create_engine(url).connect().close()
 
 
+@pytest.mark.parametrize("name", ODD)
+def test_an_address_in_sqlite_s_own_form_is_placed_too(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    sqlite3.connect(folder / "a b.db").close()
+    url = make_url(place_sqlite_file("sqlite:///file:a%20b.db?mode=ro&uri=true", str(folder)))
+    assert url.query == {"mode": "ro", "uri": "true"}
+    assert find_sqlite_file(url.database) == folder / "a b.db"
+    create_engine(url).connect().close()
+
+
 @pytest.mark.parametrize(
     ("database", "file"),
     [
@@ -50,8 +66,26 @@ def test_options_of_an_address_are_kept(tmp_path: Path) -> None:
         ("file:///a/c.db", "/a/c.db"),
         ("file://localhost/a/c.db", "/a/c.db"),
         ("file:c.db", "c.db"),
+        ("file:/a/%FF.db", "/a/\udcff.db"),
     ],
 )
 def test_the_file_of_an_address_is_that_of_sqlite(database: str | None, file: str | None) -> None:
     """Its own form, too; in memory there is none."""
     assert find_sqlite_file(database) == (None if file is None else Path(file))
+
+
+def test_what_cannot_be_looked_at_is_left_to_who_opens_it(tmp_path: Path) -> None:
+    assert is_made(tmp_path / ("x" * 300))
+    assert not is_made(tmp_path / "none.db")
+
+
+def test_two_files_of_one_name_differ(tmp_path: Path) -> None:
+    """So does one that is gone."""
+    file, other = tmp_path / "a.db", tmp_path / "b.db"
+    none = identify_file(file)
+    file.touch()
+    other.touch()
+    first = identify_file(file)
+    assert first == identify_file(file) != none
+    other.rename(file)
+    assert identify_file(file) not in (first, none)
