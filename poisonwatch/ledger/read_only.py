@@ -7,48 +7,85 @@ can be made, and none is there, the file is all there is, and is read as one tha
 
 Where the file has another name, or is mounted by itself, its log may lie elsewhere: it is not read
 like this then, and the gate takes it in no way, nor any ledger like this. What it clears is trained
-on, and a log that it did not see may hold the decision that forbids it.
+on, and a log that it did not see may hold the decision that forbids it. A ledger whose log is
+known to be missing nobody opens (`file_faults`).
 """
 
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from poisonwatch.errors import OperationError
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.ledger.database import LOCK_WAIT_S
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import conceal
-from poisonwatch.text.sqlite_files import find_sqlite_file
+from poisonwatch.text.sqlite_files import find_sqlite_file, list_log_parts
 
 # What is mounted where, on Linux.
 MOUNTS = Path("/proc/self/mountinfo")
+# That a file is opened again which others open and close: how often, and after how long.
+MOST_TRIES = 5
+PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What was there of a ledger's file: its `version`, and whether it was all there was of it."""
+
+    version: tuple[int, ...]
+    is_alone: bool
 
 
 @contextmanager
 def open_to_read(url: str, wait_s: float = LOCK_WAIT_S) -> Iterator[Ledger]:
     """Open a ledger that is there already, also where its file or the folder around it cannot be
-    written. Raises what `Ledger.existing` does, and OperationError where such a file changed while
-    it was read.
+    written. Raises what `Ledger.existing` does, and OperationError where a part of it is missing,
+    or such a file changed while it was read.
     """
     file = _find_read_only_file(url)
     if file is None:
         with Ledger.existing(url, wait_s) as ledger:
             yield ledger
         return
-    before = _mark_version(file)
-    is_alone = _is_alone(file)
-    with Ledger.existing(_name_read_only(url, file, is_alone), wait_s) as ledger:
-        yield ledger
-    if is_alone and (_mark_version(file) != before or not _is_alone(file)):
-        raise OperationError(
-            f"the ledger at {conceal(url, url)} was changed by somebody else while it was read: "
-            "run again"
-        )
+    with ExitStack() as opened:
+        ledger, seen = _open_read_only(url, file, wait_s, opened)
+        try:
+            yield ledger
+        except (PoisonwatchError, SQLAlchemyError):
+            # A file that changes meanwhile looks damaged, or tampered with.
+            _require_unchanged(url, file, seen)
+            raise
+        _require_unchanged(url, file, seen)
+
+
+def _open_read_only(
+    url: str, file: Path, wait_s: float, opened: ExitStack
+) -> tuple[Ledger, _Sight]:
+    """The ledger of a file that is only read, until `opened` is closed, and what was there of it.
+    Raises OperationError where it cannot be opened, also not by being tried again.
+    """
+    give_up, tries = time.monotonic() + wait_s, 0
+    while True:
+        seen, tries = _look_at(file), tries + 1
+        address = _make_address(url, file, seen.is_alone)
+        try:
+            return opened.enter_context(Ledger.existing(url, wait_s, address=address)), seen
+        except OperationError:
+            # Others may have it open elsewhere: their log and its index come and go one by one.
+            if tries == MOST_TRIES or time.monotonic() >= give_up:
+                _require_parts(url, file)
+                raise
+        time.sleep(PAUSE_S)
 
 
 def require_one_name(url: str) -> None:
@@ -64,6 +101,40 @@ def require_one_name(url: str) -> None:
         )
 
 
+def _require_parts(url: str, file: Path) -> None:
+    """Raises OperationError where a file that is only read cannot be opened for what is missing
+    beside it.
+    """
+    require_one_name(url)
+    log, index = list_log_parts(file)
+    if log.exists() and not index.exists():
+        raise OperationError(
+            f"the ledger at {conceal(url, url)} has a log, {log.name}, whose index, {index.name}, "
+            "is missing and cannot be made there: copy ledger and log into a folder that can be "
+            "written, and name that in `state`"
+        )
+
+
+def _require_unchanged(url: str, file: Path, seen: _Sight) -> None:
+    """Raises OperationError where a file was read as one that never changes, and did."""
+    if seen.is_alone and _look_at(file) != seen:
+        raise OperationError(
+            f"the ledger at {conceal(url, url)} was changed by somebody else while it was read: "
+            "run again"
+        ) from None
+
+
+def _look_at(file: Path) -> _Sight:
+    try:
+        found = file.stat()
+        is_alone = _is_alone(file)
+    except FileNotFoundError:
+        return _Sight((), is_alone=False)
+    # The time of its change of state cannot be put back.
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return _Sight((found.st_dev, found.st_ino, found.st_size, *times), is_alone)
+
+
 def _find_read_only_file(url: str) -> Path | None:
     file = _find_file(url)
     if file is None or (_can_write(file) and _can_write(file.parent)):
@@ -77,7 +148,11 @@ def _find_file(url: str) -> Path | None:
     if address.get_backend_name() != "sqlite":
         return None
     path = find_sqlite_file(address.database)
-    return path.resolve() if path is not None and path.is_file() else None
+    try:
+        return path.resolve() if path is not None and path.is_file() else None
+    except OSError:
+        # A name that is too long, say: opening it says so.
+        return None
 
 
 def _can_write(path: Path) -> bool:
@@ -111,24 +186,21 @@ def _unescape(place: str) -> str:
 
 
 def _has_log(file: Path) -> bool:
-    """Whether SQLite's log, or the memory that is shared, lies beside a ledger: whoever has it open
-    made them, or died.
+    """Whether SQLite's log, or its index, lies beside a ledger: whoever has it open made them, or
+    died.
     """
-    log, shared = (file.with_name(f"{file.name}-{part}") for part in ("wal", "shm"))
-    return shared.exists() or (log.exists() and log.stat().st_size > 0)
+    log, index = list_log_parts(file)
+    # Either may go at any moment.
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > 0:
+            return True
+    return index.exists()
 
 
-def _mark_version(file: Path) -> tuple[int, ...]:
-    """What changes with the file; the time of its change of state cannot be put back."""
-    found = file.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _name_read_only(url: str, file: Path, is_alone: bool) -> str:
+def _make_address(url: str, file: Path, is_alone: bool) -> URL:
     """The address of a ledger's file as one that is only read."""
     address = parse_database_url(url, "state")
     options = {**address.query, "mode": "ro", "uri": "true"}
     if is_alone:
         options["immutable"] = "1"
-    place = f"file:{quote(os.fsencode(file))}"
-    return address.set(database=place, query=options).render_as_string(hide_password=False)
+    return address.set(database=f"file:{quote(os.fsencode(file))}", query=options)

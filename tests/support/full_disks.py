@@ -35,6 +35,18 @@ def mount_file(file: Path, place: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@contextmanager
+def read_only_view(folder: Path, place: Path) -> Iterator[Path]:
+    """A folder at another place, where nobody can write, while others do in the folder itself."""
+    place.mkdir()
+    subprocess.run(["mount", "--bind", str(folder), str(place)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
 def make_read_only(folder: Path) -> None:
     """Have nobody write into such a file system any more, root neither."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
