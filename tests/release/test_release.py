@@ -247,9 +247,7 @@ def test_a_full_disk_releases_nothing_and_leaves_nothing(ledger: Ledger, tmp_pat
     assert write_release(ledger, NAME, tmp_path / "out").clean == before["clean"]
 
 
-def test_a_ledger_whose_file_has_two_names_releases_nothing(
-    ledger: Ledger, tmp_path: Path
-) -> None:
+def test_a_ledger_whose_file_has_two_names_releases_nothing(ledger: Ledger, tmp_path: Path) -> None:
     """The decision that forbids a row may lie in the log beside the other name."""
     os.link(tmp_path / "ledger.db", tmp_path / "other.db")
     before = statuses(ledger)
