@@ -25,6 +25,7 @@ from poisonwatch.dashboards.access import LONGEST_USER_NAME, SHORTEST_PASSWORD, 
 from poisonwatch.dashboards.roles import ROLES, Role
 from poisonwatch.errors import InputError
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.environment import expand_home
 from poisonwatch.text.names import fold_name as fold_name
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class User:
 
 def locate_users(config: AuditConfig, audit_file: Path) -> Path:
     """The file of users that an audit file names; relative to it."""
-    return audit_file.resolve().parent / Path(config.dashboard_users).expanduser()
+    return audit_file.resolve().parent / expand_home(config.dashboard_users)
 
 
 def read_users(path: Path) -> dict[str, User]:

@@ -30,7 +30,7 @@ from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.template_config import is_template
 from poisonwatch.text.display import excerpt
-from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.environment import expand_home, expand_variables
 from poisonwatch.text.redaction import redact_url
 from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
 from poisonwatch.text.sqlite_files import find_sqlite_file, place_sqlite_file
@@ -133,7 +133,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
         probe["trusted"] = _resolve_model_name(config.probe.trusted, folder)
     compute = config.compute
     if compute.folder is not None:
-        shared = str(folder / Path(compute.folder).expanduser())
+        shared = str(folder / expand_home(compute.folder))
         compute = compute.model_copy(update={"folder": shared})
     return config.model_copy(
         update={
@@ -178,7 +178,7 @@ def _resolve_source(source: SourceConfig, folder: Path, key: str) -> SourceConfi
 def _resolve_sentinels(place: str, folder: Path) -> str:
     if place.startswith("pack:") or "://" in place:
         return place
-    return str(folder / Path(place).expanduser())
+    return str(folder / expand_home(place))
 
 
 def _make_absolute(path: str, folder: Path, key: str) -> str:
@@ -188,7 +188,7 @@ def _make_absolute(path: str, folder: Path, key: str) -> str:
     expanded = expand_variables(path, key)
     if "://" in expanded or Path(expanded).is_absolute():
         return path
-    whole = folder / Path(path).expanduser()
+    whole = folder / expand_home(path)
     # The folder's own name is no pattern, whatever stands in it.
     if not set("*?[").isdisjoint(expanded) and whole.is_relative_to(folder) and not whole.exists():
         return str(Path(glob.escape(str(folder))) / path)
@@ -215,7 +215,7 @@ def _resolve_template(place: str | None, folder: Path) -> str | None:
     """A template's file as an absolute path; a template as it is."""
     if place is None or is_template(place):
         return place
-    return str(folder / Path(place).expanduser())
+    return str(folder / expand_home(place))
 
 
 def _resolve_model_name(name: str, folder: Path) -> str:
@@ -223,7 +223,7 @@ def _resolve_model_name(name: str, folder: Path) -> str:
     tilde.
     """
     # owner/name may be either: it is a folder where there is one.
-    path = folder / Path(name).expanduser()
+    path = folder / expand_home(name)
     if path.is_dir() or name.startswith((".", "/", "~")):
         return str(path)
     return name

@@ -16,7 +16,7 @@ from poisonwatch.attestation.keys import (
 from poisonwatch.attestation.signer import CommandSigner, KeySigner, Signer
 from poisonwatch.errors import ConfigError
 from poisonwatch.source_config import Section
-from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.environment import expand_home, expand_variables
 
 PEM_START = "-----BEGIN"
 HIDDEN = "***"
@@ -92,7 +92,7 @@ class SigningConfig(Section):
         if PEM_START in text:
             # A variable on one line is what some systems make of it.
             return parse_private_key(text.replace("\\n", "\n").encode(), setting)
-        return read_private_key(Path(text).expanduser(), shown=setting)
+        return read_private_key(expand_home(text), shown=setting)
 
     def _make_command(self, command: str, public: list[PublicKey]) -> Signer:
         if command.endswith(f" {HIDDEN}"):
@@ -112,4 +112,4 @@ def _resolve_file(place: str, folder: Path) -> str:
     """A file's name as an absolute one; one that a variable begins as it is."""
     if place.startswith("${"):
         return place
-    return str(folder / Path(place).expanduser())
+    return str(folder / expand_home(place))

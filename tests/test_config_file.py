@@ -319,3 +319,19 @@ def test_variable_that_is_not_set_is_named_when_the_file_is_read(
     assert f"audit.yaml: {key}: the environment variable NOT_SET is not set: set it" in refusal(
         {**LEAST, **settings}, tmp_path
     )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"source": "~no-such-user/rows.jsonl"},
+        {"sentinels": ["~no-such-user/rows.jsonl"]},
+        {"model": "~no-such-user/rows.jsonl"},
+        {"compute": {"engine": "ray", "folder": "~no-such-user/rows.jsonl"}},
+        {"signing": {"key": "~no-such-user/rows.jsonl"}},
+    ],
+)
+def test_a_home_folder_that_nobody_has_is_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+    assert "audit.yaml: ~no-such-user/rows.jsonl: there is no home folder of that user here" in (
+        refusal(LEAST | settings, tmp_path)
+    )

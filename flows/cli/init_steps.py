@@ -41,6 +41,7 @@ from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.survey import Survey, survey_source
 from poisonwatch.text.display import make_visible
+from poisonwatch.text.environment import expand_home
 from poisonwatch.text.words import plural
 
 SAMPLES = 2  # rows that are shown
@@ -359,6 +360,6 @@ def _write_source(place: str, reading: dict[str, Any]) -> str | dict[str, Any]:
 
 def _relate(place: str, folder: Path) -> str:
     """A path from here, as the audit file in `folder` names it."""
-    if "://" in place or "${" in place or Path(place).expanduser().is_absolute():
+    if "://" in place or "${" in place or expand_home(place).is_absolute():
         return place
     return os.path.relpath(Path(place).absolute(), folder.resolve())

@@ -18,6 +18,7 @@ import pandas as pd
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.errors import InputError
+from poisonwatch.text.environment import expand_home
 
 # What rows of a notebook may be.
 Rows: TypeAlias = (
@@ -138,7 +139,7 @@ def _make_absolute(place: str) -> str:
     # the audit file lies elsewhere, and its paths start there
     if "://" in place or place.startswith("${"):
         return place
-    return str(Path(place).expanduser().absolute())
+    return str(expand_home(place).absolute())
 
 
 def _is_missing(value: Any) -> bool:

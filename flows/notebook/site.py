@@ -20,6 +20,7 @@ from poisonwatch.flows.notebook.rows import GivenRows, Rows, take_rows, write_ro
 from poisonwatch.permissions import make_private_folder
 from poisonwatch.sentinels.pack import PACK_PREFIX
 from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.text.environment import expand_home
 
 AUDIT_FILE = "audit.yaml"
 SENTINELS_FILE = "sentinels.yaml"
@@ -67,7 +68,7 @@ def write_site(
     if folder is None:
         lent = LentFolder()
         folder = lent.path
-    site = Path(folder).expanduser().absolute()
+    site = expand_home(folder).absolute()
     make_private_folder(site)
     given = take_rows(rows, "rows")
     file: dict[str, Any] = {
@@ -99,7 +100,7 @@ def _name_model(model: str | Path | Mapping[str, Any]) -> str | dict[str, Any]:
     if isinstance(model, Mapping):
         return dict(model)
     # a folder is looked for where the notebook runs, not where the audit file lies
-    folder = Path(model).expanduser()
+    folder = expand_home(model)
     return str(folder.absolute()) if folder.is_dir() else str(model)
 
 
@@ -133,7 +134,7 @@ def _name_place(place: str) -> str:
     """A pack, or a file that is looked for where the notebook runs."""
     if place.startswith(PACK_PREFIX):
         return place
-    return str(Path(place).expanduser().absolute())
+    return str(expand_home(place).absolute())
 
 
 def _describe_sentinel(sentinel: Sentinel) -> dict[str, Any]:

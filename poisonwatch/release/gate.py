@@ -39,7 +39,7 @@ from poisonwatch.release.trust import Trust, is_signed
 from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.text.display import excerpt, make_visible
-from poisonwatch.text.environment import find_variables
+from poisonwatch.text.environment import expand_home, find_variables
 
 MAX_NAMED_ROWS = 3  # rows that an error names
 MAX_ROW_NAME_CHARS = 200
@@ -253,7 +253,7 @@ def _resolve_source(audited: SourceConfig, path: str) -> SourceConfig:
     # Not an audit file's folder: who asks names files from where they are. A variable may hold a
     # whole URL.
     if "://" not in path and "${" not in path:
-        path = str(Path(path).expanduser().absolute())
+        path = str(expand_home(path).absolute())
     # What says where rows are (hub, split, query) is another source's.
     placed = {"hub", "subset", "split", "revision", "sql", "query", "watermark"}
     read = audited.model_dump(exclude=placed) | {"path": path}

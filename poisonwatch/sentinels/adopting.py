@@ -33,6 +33,7 @@ from poisonwatch.sentinels.sentinel import (
     read_sentinel_text,
     refuse_clashes,
 )
+from poisonwatch.text.environment import expand_home
 from poisonwatch.text.safe_yaml import locate_scalar_text, locate_yaml_value, read_yaml_text
 
 FIRST_FILE = "sentinels.yaml"
@@ -201,7 +202,7 @@ def _change_text(text: str, audit_file: Path, old: Path | None, new: Path) -> st
         folder = audit_file.resolve().parent
         items = value.value if isinstance(value, SequenceNode) else [value]
         for item in items:
-            if isinstance(item, ScalarNode) and folder / Path(item.value).expanduser() == old:
+            if isinstance(item, ScalarNode) and folder / expand_home(item.value) == old:
                 # An anchor stays, also one that nothing uses yet.
                 begins = locate_scalar_text(text, item)
                 return text[:begins] + _quote(place) + text[item.end_mark.index :]

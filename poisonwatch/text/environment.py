@@ -1,5 +1,5 @@
-"""`${NAME}` in the audit file: what the environment holds goes in where a place is opened, and
-comes out of every text that is shown.
+"""`${NAME}` and `~` in the audit file: what the environment holds goes in where a place is opened,
+and comes out of every text that is shown.
 
 Settings keep the text as it was written; `open_variables` is called where a file, database or
 server is opened; whatever is said about it passes `poisonwatch/text/secrets.py`.
@@ -8,10 +8,12 @@ server is opened; whatever is said about it passes `poisonwatch/text/secrets.py`
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote
 
 from poisonwatch.errors import ConfigError
 from poisonwatch.text.addresses import HIDDEN, parse_address
+from poisonwatch.text.display import excerpt
 
 _VARIABLE_NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _USER_BEGIN = re.compile(r"://[^/@:]{0,200}:$")
@@ -70,6 +72,16 @@ def fill_variables(text: str) -> str:
 def find_variables(text: str) -> list[str]:
     """The names of the variables in a text."""
     return _VARIABLE_NAME.findall(text)
+
+
+def expand_home(place: str) -> Path:
+    """A path whose `~` or `~name` is a home folder. Raises ConfigError where there is none."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{excerpt(place)}: there is no home folder of that user here: write the path in full"
+        ) from None
 
 
 def _fill(text: str, look_up: Callable[[str], str]) -> str:

@@ -1,10 +1,13 @@
 """${NAME}: in where a place is opened."""
 
+from pathlib import Path
+
 import pytest
 from variables import set_variables
 
 from poisonwatch.errors import ConfigError
 from poisonwatch.text.environment import (
+    expand_home,
     expand_variables,
     fill_variables,
     find_variables,
@@ -74,3 +77,10 @@ def test_values_are_quoted_as_the_place_needs_it() -> None:
     assert quoted == "x = 'p''ss/w:rd?'"
     assert fill_variables("${PW}-${NOT_SET}") == "hunter2-"
     assert find_variables("${PW} and ${ODD} and $PW") == ["PW", "ODD"]
+
+
+def test_a_home_folder_that_nobody_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert expand_home("~/rows.jsonl") == Path("/home/ann/rows.jsonl")
+    with pytest.raises(ConfigError, match=r"^~no-such-user/rows\.jsonl: there is no home folder"):
+        expand_home("~no-such-user/rows.jsonl")
