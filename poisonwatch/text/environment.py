@@ -74,13 +74,14 @@ def find_variables(text: str) -> list[str]:
     return _VARIABLE_NAME.findall(text)
 
 
-def expand_home(place: str) -> Path:
+def expand_home(place: str | Path) -> Path:
     """A path whose `~` or `~name` is a home folder. Raises ConfigError where there is none."""
     try:
         return Path(place).expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"{excerpt(place)}: there is no home folder of that user here: write the path in full"
+            f"{excerpt(str(place))}: there is no home folder of that user here: write the path in "
+            "full"
         ) from None
 
 
