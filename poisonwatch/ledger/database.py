@@ -28,10 +28,10 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, S
 from sqlalchemy.util import LRUCache
 
 from poisonwatch.errors import ConfigError, OperationError
+from poisonwatch.ledger.addresses import parse_ledger_url
 from poisonwatch.ledger.file_faults import refuse_unfit_file, say_what_to_do
 from poisonwatch.ledger.tables import metadata
 from poisonwatch.permissions import make_private_file, make_private_folder
-from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import Secrets, conceal
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
@@ -95,7 +95,7 @@ def make_engine(url: str, wait_s: float, address: URL | None = None) -> Engine:
     PostgreSQL.
     """
     if address is None:
-        address = parse_database_url(url, "state")
+        address = parse_ledger_url(url)
     options: dict[str, Any] = {}
     if address.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": wait_s}

@@ -5,7 +5,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.ledger.addresses import parse_ledger_url
 from poisonwatch.text.sqlite_files import find_sqlite_file, is_made, list_log_parts
 
 # Less than SQLite needs beside a ledger: 32 KiB that its processes share, and its log.
@@ -32,7 +32,7 @@ def say_what_to_do(url: str, error: BaseException) -> str:
         return ""
     # The low byte is the kind.
     kind = code & 0xFF
-    path = find_sqlite_file(parse_database_url(url, "state").database)
+    path = find_sqlite_file(parse_ledger_url(url).database)
     # Where its log or the memory that processes share cannot be made longer it speaks of I/O.
     is_full = kind == sqlite3.SQLITE_IOERR and path is not None and _is_full(path.parent)
     if kind == sqlite3.SQLITE_FULL or is_full:

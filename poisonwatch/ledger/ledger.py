@@ -35,6 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from poisonwatch.atomic import get_part_path
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError, OperationError
+from poisonwatch.ledger.addresses import parse_ledger_url
 from poisonwatch.ledger.claims import unclaim
 from poisonwatch.ledger.database import LOCK_WAIT_S, connect_database, explain
 from poisonwatch.ledger.locks import (
@@ -53,7 +54,6 @@ from poisonwatch.ledger.transactions import begin, forget_marks, retry
 from poisonwatch.ledger.versions import Version as Version
 from poisonwatch.ledger.versions import find_covering_versions as find_covering_versions
 from poisonwatch.ledger.versions import find_or_add_version as find_or_add_version
-from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import conceal
 from poisonwatch.text.sqlite_files import (
     FileIdentity,
@@ -189,7 +189,7 @@ class Ledger:
         """Open a ledger that is there already. Raises InputError where its SQLite file is not, and
         what `at` does.
         """
-        named = parse_database_url(url, "state")
+        named = parse_ledger_url(url)
         is_sqlite = named.get_backend_name() == "sqlite"
         if is_sqlite and not is_made(find_sqlite_file(named.database) or Path()):
             raise InputError(

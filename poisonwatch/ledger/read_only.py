@@ -25,9 +25,9 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.errors import OperationError, PoisonwatchError
+from poisonwatch.ledger.addresses import parse_ledger_url
 from poisonwatch.ledger.database import LOCK_WAIT_S
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import conceal
 from poisonwatch.text.sqlite_files import find_sqlite_file, list_log_parts
 
@@ -144,7 +144,7 @@ def _find_read_only_file(url: str) -> Path | None:
 
 def _find_file(url: str) -> Path | None:
     """The file of SQLite itself, behind whatever links; None where there is none."""
-    address = parse_database_url(url, "state")
+    address = parse_ledger_url(url)
     if address.get_backend_name() != "sqlite":
         return None
     path = find_sqlite_file(address.database)
@@ -199,7 +199,7 @@ def _has_log(file: Path) -> bool:
 
 def _make_address(url: str, file: Path, is_alone: bool) -> URL:
     """The address of a ledger's file as one that is only read."""
-    address = parse_database_url(url, "state")
+    address = parse_ledger_url(url)
     options = {**address.query, "mode": "ro", "uri": "true"}
     if is_alone:
         options["immutable"] = "1"

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from poisonwatch.atomic import replace_file, sync_file, sync_folder
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError, PoisonwatchError
+from poisonwatch.ledger.addresses import parse_ledger_url
 from poisonwatch.ledger.audit_records import find_audit_record
 from poisonwatch.ledger.database import (
     choose_options,
@@ -30,7 +31,6 @@ from poisonwatch.ledger.locks import is_file_locked, is_session_locked
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.permissions import make_private_file
 from poisonwatch.source_config import READING_RULES
-from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import conceal
 from poisonwatch.text.sqlite_files import find_sqlite_file, is_made
 
@@ -102,7 +102,7 @@ def plan_ledger_upgrade(config: AuditConfig) -> LedgerUpgrade:
 
 def find_ledger_file(config: AuditConfig) -> Path | None:
     """The file of a ledger in SQLite; None of one on a server."""
-    address = parse_database_url(config.state, "state")
+    address = parse_ledger_url(config.state)
     if address.get_backend_name() != "sqlite":
         return None
     return find_sqlite_file(address.database)
@@ -142,7 +142,7 @@ def _look_into(config: AuditConfig, file: Path | None) -> Iterator[Connection]:
     if file is not None:
         engine = create_engine("sqlite://", creator=lambda: _open_read_only(file))
     else:
-        address = parse_database_url(config.state, "state")
+        address = parse_ledger_url(config.state)
         options = {"connect_args": choose_options(address), "hide_parameters": True}
         engine = create_engine(address, **options)
         engine = engine.execution_options(postgresql_readonly=True)

@@ -31,6 +31,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.util import asbool
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
@@ -48,7 +49,7 @@ from poisonwatch.sources.json_row import dump_compact, make_json_row
 from poisonwatch.text.addresses import HIDDEN
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.environment import expand_variables, open_variables, refuse_hidden
-from poisonwatch.text.sqlite_files import find_sqlite_file
+from poisonwatch.text.sqlite_files import find_sqlite_file, say_what_is_ambiguous
 from poisonwatch.text.statements import find_literals, hide_literals
 
 CONNECT_TIMEOUT_SECONDS = 30  # that a PostgreSQL server may take to answer
@@ -291,6 +292,7 @@ def open_query(source: SourceConfig, key: str) -> SqlQuery:
         )
     url = parse_database_url(source.sql or "", f"{key}.sql")
     if url.get_backend_name() == "sqlite":
+        refuse_two_places(url, f"{key}.sql")
         place = f"sqlite:///{source.get_display_name(url.database or '')}"
         _refuse_missing_file(url, place, key)
     else:
@@ -338,6 +340,18 @@ def parse_database_url(setting: str, key: str) -> URL:
     ):
         return url.set(drivername="postgresql+psycopg")
     return url
+
+
+def refuse_two_places(url: URL, key: str) -> None:
+    """Raises SourceError where SQLite opens another file than its address names."""
+    try:
+        is_uri = asbool(url.query.get("uri", False))
+    except ValueError:
+        # Neither true nor false: opening it says so.
+        return
+    said = say_what_is_ambiguous(url.database, is_uri)
+    if said:
+        raise SourceError(f"{key} {said}")
 
 
 def make_pull_engine(url: URL) -> Engine:

@@ -4,6 +4,7 @@ In `sqlite:///PATH` a question mark ends the path. One that stands in the path i
 own form, `sqlite:///file:PATH?uri=true`, with the path quoted as in a URL.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -16,12 +17,27 @@ def place_sqlite_file(address: str, folder: str) -> str:
     """The address `sqlite:///PATH` of a relative path, as one of that path below `folder`."""
     scheme, _, path = address.partition(":///")
     if path.startswith(_URI):
-        return f"{scheme}:///{_URI}{quote(folder)}/{path.removeprefix(_URI)}"
+        return f"{scheme}:///{_URI}{quote(os.fsencode(folder))}/{path.removeprefix(_URI)}"
     if "?" not in folder:
         return f"{scheme}:///{folder}/{path}"
     name, _, options = path.partition("?")
     options = "&".join(filter(None, (options, "uri=true")))
-    return f"{scheme}:///{_URI}{quote(folder)}/{name}?{options}"
+    # Names of variables are expanded later.
+    quoted = f"{quote(os.fsencode(folder))}/{quote(os.fsencode(name), safe='/${}')}"
+    return f"{scheme}:///{_URI}{quoted}?{options}"
+
+
+def say_what_is_ambiguous(database: str | None, is_uri: bool) -> str:
+    """What is to be written otherwise in an address by which SQLite opens another file than
+    `find_sqlite_file` finds; nothing where they are one. `is_uri`: whether it says `uri=true`.
+    """
+    if not (database or "").startswith(_URI):
+        return ""
+    if not is_uri:
+        return "begins its path with file: and lacks ?uri=true: add that, or leave file: out"
+    if "#" in (database or ""):
+        return "has # in a path behind file:, which ends it there: write %23"
+    return ""
 
 
 def find_sqlite_file(database: str | None) -> Path | None:

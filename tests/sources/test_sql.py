@@ -413,6 +413,14 @@ def test_column_that_vanishes_later_is_an_error(url: str) -> None:
         list(unit.read())
 
 
+def test_an_address_by_which_sqlite_opens_another_file_is_refused(tmp_path: Path) -> None:
+    """The line says what to write."""
+    for address, said in (("a.db", r"\?uri=true"), ("a.db#b?uri=true", "%23")):
+        with pytest.raises(SourceError, match=rf"^source\.sql .*{said}"):
+            query(f"sqlite:///file:{tmp_path}/{address}", folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sqlite_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     """Nor is a folder or a pipe taken for one, or a text for a database."""
     with pytest.raises(

@@ -11,6 +11,7 @@ from poisonwatch.text.sqlite_files import (
     identify_file,
     is_made,
     place_sqlite_file,
+    say_what_is_ambiguous,
 )
 
 ODD = ("plain", "with space", "a#b", "50%41", "a?b", "a?b#c %41&d=é[x]")
@@ -72,6 +73,38 @@ def test_an_address_in_sqlite_s_own_form_is_placed_too(tmp_path: Path, name: str
 def test_the_file_of_an_address_is_that_of_sqlite(database: str | None, file: str | None) -> None:
     """Its own form, too; in memory there is none."""
     assert find_sqlite_file(database) == (None if file is None else Path(file))
+
+
+def test_a_plain_name_is_quoted_where_its_folder_needs_sqlite_s_own_form(tmp_path: Path) -> None:
+    """Neither ends in another file; what the environment holds is put in later."""
+    folder = tmp_path / "a?b"
+    folder.mkdir()
+    address = place_sqlite_file("sqlite:///50%41#c.db", str(folder))
+    create_engine(address).connect().close()
+    assert find_sqlite_file(make_url(address).database) == folder / "50%41#c.db"
+    assert place_sqlite_file("sqlite:///${NAME}.db", "/a?").startswith(
+        "sqlite:///file:/a%3F/${NAME}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("database", "is_uri", "said"),
+    [
+        ("file:/a/b.db", False, "?uri=true"),
+        ("file:/a/b.db#c", True, "%23"),
+        ("file:/a/b.db%23c", True, ""),
+        ("/a/b.db#c", False, ""),
+        ("/a/b.db#c", True, ""),
+        (None, True, ""),
+    ],
+)
+def test_an_address_by_which_sqlite_opens_another_file_is_known(
+    database: str | None, is_uri: bool, said: str
+) -> None:
+    """Without `uri=true` file: is a folder's name, and with it # ends the path."""
+    found = say_what_is_ambiguous(database, is_uri)
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 def test_what_cannot_be_looked_at_is_left_to_who_opens_it(tmp_path: Path) -> None:
