@@ -171,18 +171,48 @@ def _has_one_name(file: Path) -> bool:
 
 
 def _is_mounted(file: Path) -> bool:
-    """Whether the file alone was mounted there, as containers do; also where nobody can say."""
+    """Whether the file alone was mounted there, as containers do, or from there elsewhere; also
+    where nobody can say.
+    """
     if not MOUNTS.exists():
         return sys.platform == "linux"
-    places = (
-        line.split(" ")[4] for line in MOUNTS.read_text(errors="surrogateescape").splitlines()
-    )
-    return str(file) in map(_unescape, places)
+    name, mounts = os.fsencode(file), _list_mounts()
+    around = [mount for mount in mounts if mount.holds(name)]
+    # The file lies in the nearest; of those at one place the last covers the others.
+    sources = [mount.locate(name) for mount in sorted(around, key=_measure_depth)[-1:]]
+    return any(each.place == name or (each.device, each.root) in sources for each in mounts)
 
 
-def _unescape(place: str) -> str:
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """What of a file system, by its device, is seen at which place."""
+
+    device: bytes
+    root: bytes
+    place: bytes
+
+    def holds(self, name: bytes) -> bool:
+        return name.startswith(self.place.rstrip(b"/") + b"/")
+
+    def locate(self, name: bytes) -> tuple[bytes, bytes]:
+        """The device of a file that it holds, and the file's path in the whole file system."""
+        below = name[len(self.place.rstrip(b"/")) :]
+        return self.device, self.root.rstrip(b"/") + below
+
+
+def _measure_depth(mount: _Mount) -> int:
+    return len(mount.place)
+
+
+def _list_mounts() -> list[_Mount]:
+    # A name may hold any byte but a newline, and bytes of which Python's own lines would end.
+    lines = (line.split(b" ") for line in MOUNTS.read_bytes().split(b"\n") if line)
+    return [_Mount(parts[2], _unescape(parts[3]), _unescape(parts[4])) for parts in lines]
+
+
+def _unescape(place: bytes) -> bytes:
     """A path of the list of mounts, where a space stands as \\040."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place)
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda found: bytes([int(found[1], 8)]), place)
 
 
 def _has_log(file: Path) -> bool:

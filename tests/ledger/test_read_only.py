@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from full_disks import (
@@ -152,6 +153,46 @@ def test_what_is_cleared_by_is_the_one_file_that_is_written(disk: Path, url: str
     os.link(file, disk / "other.db")
     with pytest.raises(OperationError, match="mount its folder"):
         require_one_name(get_url(disk))
+
+
+def test_a_file_that_is_mounted_elsewhere_is_not_cleared_by_either(
+    disk: Path, tmp_path: Path
+) -> None:
+    """Its log lies where it was written by. A folder takes the log along."""
+    place, view = tmp_path / "place.db", disk / "view"
+    place.touch()
+    with mount_file(disk / "ledger.db", place):
+        with pytest.raises(OperationError, match="mounted by itself"):
+            require_one_name(get_url(disk))
+        # Seen through a mount of its folder it is the same.
+        (disk / "folder").mkdir()
+        shutil.copy(disk / "ledger.db", disk / "folder")
+        with read_only_view(disk / "folder", view):
+            require_one_name(get_url(view))
+            other = tmp_path / "other.db"
+            other.touch()
+            refused = pytest.raises(OperationError, match="mounted by itself")
+            with mount_file(disk / "folder/ledger.db", other), refused:
+                require_one_name(get_url(view))
+    require_one_name(get_url(disk))
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u2028b", "a\rb", "a\fb", "a\x85b", "a\nb", "a b", "\\040", "\udcff"]
+)
+def test_a_mount_is_known_whatever_its_folder_is_called(
+    disk: Path, tmp_path: Path, name: str
+) -> None:
+    """One that has nothing to do with the ledger hinders nobody."""
+    place = tmp_path / name / "ledger.db"
+    place.parent.mkdir()
+    place.touch()
+    url = f"sqlite:///file:{quote(os.fsencode(place))}?uri=true"
+    with mount_file(disk / "ledger.db", place):
+        with pytest.raises(OperationError, match="mounted by itself"):
+            require_one_name(url)
+        shutil.copy(disk / "ledger.db", tmp_path)
+        require_one_name(get_url(tmp_path))
 
 
 def test_a_log_without_its_index_is_not_left_out(disk: Path) -> None:
