@@ -16,7 +16,8 @@ PAUSE_S = 0.05
 DAMAGED = "the file is damaged: put it back from a backup, then `poisonwatch verify` checks it"
 WHAT_TO_DO = {
     sqlite3.SQLITE_CORRUPT: DAMAGED,
-    sqlite3.SQLITE_NOTADB: DAMAGED,
+    sqlite3.SQLITE_NOTADB: "it is no ledger: name another file in `state`; where it was one, put "
+    "it back from a backup",
     sqlite3.SQLITE_CANTOPEN: "check the path and its permissions and run again",
     sqlite3.SQLITE_PERM: "check its permissions and run again",
     sqlite3.SQLITE_READONLY: "it and its folder must be writable: see to that and run again",
@@ -39,7 +40,32 @@ def say_what_to_do(url: str, error: BaseException) -> str:
         return ": its disk is full: free space and run again"
     if kind == sqlite3.SQLITE_CANTOPEN and path is not None and path.is_dir():
         return ": it is a folder: name a file in `state`"
+    if kind == sqlite3.SQLITE_READONLY and path is not None:
+        return f": {_say_what_is_read_only(path) or WHAT_TO_DO[kind]}"
     return f": {WHAT_TO_DO[kind]}" if kind in WHAT_TO_DO else ""
+
+
+def _say_what_is_read_only(path: Path) -> str:
+    """What to do about the parts of a log that cannot be written while the ledger and its folder
+    can, as where another user read it; nothing where it is not these.
+    """
+    file = path.resolve()
+    there = [part for part in list_log_parts(file) if part.exists()]
+    fixed = [part for part in there if not _can_write(part)]
+    if not fixed or not _can_write(file) or not _can_write(file.parent):
+        return ""
+    log, _ = list_log_parts(file)
+    names = " and ".join(part.name for part in fixed)
+    said = f"{names} beside it cannot be written"
+    if log in fixed and is_made(log):
+        return f"{said}: change its rights, and keep it, which may hold what was decided last"
+    # An index that stays without its log would be one whose log is missing.
+    gone = " and ".join(part.name for part in (there if log in fixed else fixed))
+    return f"{said}: remove {gone} once nobody has the ledger open"
+
+
+def _can_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=True)
 
 
 def refuse_unfit_file(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from errno import EACCES, ENOENT, ENOTDIR
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from poisonwatch.text.sqlite_files import find_sqlite_file, is_made
 IS_READ_ONLY = text(
     "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
 )
+
+# That whoever opens or closes the ledger is waited for, and how often it is looked at.
+PATIENCE_S = 10
+PAUSE_S = 0.05
 
 
 def require_writable(url: str) -> None:
@@ -65,7 +70,7 @@ def _make_for_a_moment(folder: Path) -> None:
     except OSError as error:
         # The name that it had been given is nobody's.
         number = error.errno or EACCES
-        raise OSError(number, os.strerror(number), str(folder)) from None
+        raise OSError(f"no file can be made in {str(folder)!r}: {os.strerror(number)}") from None
 
 
 def _try_transaction(engine: Engine, shown: str) -> None:
@@ -77,8 +82,24 @@ def _try_transaction(engine: Engine, shown: str) -> None:
                 f"the ledger at {shown} is read-only, as its server is: an audit writes into it"
             )
         # of a newer version, or somebody else's tables
-        read_revision(connection, shown)
+        _try_to_read(connection, shown)
         connection.rollback()
+
+
+def _try_to_read(connection: Connection, shown: str) -> None:
+    """Raises what reading the ledger's version does. Whoever opens or closes it has it alone for a
+    moment, in which it cannot be read either, and is waited for as opening it waits.
+    """
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            read_revision(connection, shown)
+            return
+        except OperationalError as error:
+            if not is_busy(error.orig) or time.monotonic() >= give_up:
+                raise
+        connection.rollback()
+        time.sleep(PAUSE_S)
 
 
 def _write_for_a_moment(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,35 @@ def test_who_writes_at_this_moment_shows_that_it_can_be(tmp_path: Path) -> None:
         require_writable(ledger.url)
 
 
+def test_who_has_it_alone_for_a_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever opens or closes it has; not who keeps it, as opening it does not either."""
+    with sqlite_ledger(tmp_path):
+        pass
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    holder = sqlite3.connect(tmp_path / "ledger.db", check_same_thread=False)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN IMMEDIATE")
+    closing = threading.Timer(0.5, holder.close)
+    closing.start()
+    require_writable(url)
+    closing.join()
+    monkeypatch.setattr("poisonwatch.ledger.writable.PATIENCE_S", 0.1)
+    with sqlite3.connect(tmp_path / "ledger.db") as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OperationError, match="another process has it"):
+            require_writable(url)
+    holder.close()
+
+
 def test_a_place_where_none_can_be_is_refused_as_opening_it_is(tmp_path: Path) -> None:
     """Below a file, on a folder, in something else, or behind a link that leads nowhere."""
     (tmp_path / "file").write_bytes(b"no database\n" * 1000)
     assert "Not a directory" in str(refusal(f"sqlite:///{tmp_path / 'file' / 'ledger.db'}"))
     assert "is a folder" in str(refusal(f"sqlite:///{tmp_path}"))
-    assert "damaged" in str(refusal(f"sqlite:///{tmp_path / 'file'}"))
+    assert "is no ledger" in str(refusal(f"sqlite:///{tmp_path / 'file'}"))
     (tmp_path / "link.db").symlink_to(tmp_path / "not mounted" / "ledger.db")
     refusal(f"sqlite:///{tmp_path / 'link.db'}")
     with sqlite_ledger(tmp_path):
@@ -70,7 +94,9 @@ def test_a_place_where_none_can_be_is_refused_as_opening_it_is(tmp_path: Path) -
 def test_where_rights_say_that_a_file_can_be_made_and_none_can_it_is_refused(place: str) -> None:
     if not Path("/proc/self").exists():
         pytest.skip("there is no /proc here")
-    assert "cannot be used" in str(refusal(f"sqlite:///{place}"))
+    said = str(refusal(f"sqlite:///{place}"))
+    assert "cannot be used" in said
+    assert f"no file can be made in '{Path(place).parent}': " in said or "to/be" in place
 
 
 def test_a_device_and_a_pipe_are_no_files(tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def mount_file(file: Path, place: Path) -> Iterator[None]:
 
 
 @contextmanager
+def read_only_file(file: Path) -> Iterator[None]:
+    """Have nobody write into a file, root neither, while what is around it can be written."""
+    with mount_file(file, file):
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(file)], check=True)
+        yield
+
+
+@contextmanager
 def read_only_view(folder: Path, place: Path) -> Iterator[Path]:
     """A folder at another place, where nobody can write, while others do in the folder itself."""
     place.mkdir()
