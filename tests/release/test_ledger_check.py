@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from ledgers import NAME
-from signed_releases import VERSIONS, ask, public
+from signed_releases import VERSIONS, ask, public, write_settings
 from tampering import tamper
 
 from poisonwatch.errors import InputError
@@ -39,6 +39,22 @@ def test_a_head_must_still_be_there(signed_ledger: Ledger, tmp_path: Path) -> No
         ask(tmp_path, "old", head="the last one")
     with pytest.raises(InputError, match="--audit"):
         check_cleared([tmp_path / "out" / "manifest.json"], head=str(head))
+
+
+def test_an_address_that_leaves_out_the_log_clears_nothing(
+    signed_ledger: Ledger, tmp_path: Path
+) -> None:
+    """The decision that forbids a row lies there as long as the ledger is open."""
+    write_release(signed_ledger, NAME, tmp_path / "out")
+    file = tmp_path / "ledger.db"
+    before = file.read_bytes()
+    record_decision(signed_ledger, "a.jsonl:2", "poison")
+    assert file.read_bytes() == before
+    write_settings(tmp_path, f"sqlite:///file:{file}?uri=true")
+    assert ask(tmp_path, "old").reasons == {"poison": 1}
+    write_settings(tmp_path, f"sqlite:///file:{file}?uri=true&immutable=1")
+    with pytest.raises(InputError, match="the option `immutable`"):
+        ask(tmp_path, "old")
 
 
 @pytest.mark.parametrize(
