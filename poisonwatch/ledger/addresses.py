@@ -23,7 +23,7 @@ def parse_ledger_url(setting: str) -> URL:
         return url
     if url.drivername not in DRIVERS:
         shown = excerpt(url.drivername)
-        raise ConfigError(f"state begins with {shown}: write sqlite, the ledger's one driver of it")
+        raise ConfigError(f"state begins with {shown}: write sqlite, for Python's own driver")
     for name, value in url.query.items():
         if name not in OPTIONS:
             raise ConfigError(
