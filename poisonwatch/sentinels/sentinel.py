@@ -77,8 +77,9 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
 
 
 def check_sentinels(places: Sequence[str]) -> list[str]:
-    """Read the packs, and those files that are there: the files that are not, which may be still to
-    be written. Raises SentinelError as `load_sentinels` does of what was read.
+    """Read the packs, and those files that are there. Returns the places of the files that are
+    not, which may be still to be written. Raises SentinelError as `load_sentinels` does of what was
+    read.
     """
     there: list[str] = []
     missing: list[str] = []
