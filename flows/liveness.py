@@ -19,6 +19,7 @@ from poisonwatch.integrations.notices import tell_silences
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import is_notice_due
 from poisonwatch.ledger.schedules import list_schedules, record_schedule
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.schedule_config import PingMoment, ScheduleConfig
 from poisonwatch.tasks.liveness import ping_monitor
 
@@ -50,6 +51,7 @@ def tell_monitor(config: AuditConfig, engine: Engine) -> Iterator[None]:
         raise
 
 
+@retried
 def expects_audits(ledger: Ledger, config: AuditConfig) -> bool:
     """Whether anybody expects audits on this ledger: else none can be overdue."""
     if config.schedule.is_set:
@@ -58,6 +60,7 @@ def expects_audits(ledger: Ledger, config: AuditConfig) -> bool:
         return bool(list_schedules(connection))
 
 
+@retried
 def owes_notices(ledger: Ledger, config: AuditConfig) -> bool:
     """Whether a target of the audit file is to get a notice now, of whatever kind."""
     targets = [target.id for target in list_targets(config)]

@@ -17,10 +17,12 @@ from poisonwatch.ledger import notices
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import BACK, OVERDUE, Notice, StoredNotice
 from poisonwatch.ledger.schedules import list_schedules, record_schedule
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.liveness.liveness import Liveness, expect, find_liveness, write_moment
 from poisonwatch.text.durations import tell_duration
 
 
+@retried
 def look_after(ledger: Ledger, config: AuditConfig, now: datetime) -> list[Liveness]:
     """See whether audits come, of this name and of every other that the ledger expects any of, and
     put what is to be told of it into the outbox.
@@ -43,6 +45,7 @@ def look_after(ledger: Ledger, config: AuditConfig, now: datetime) -> list[Liven
     return seen
 
 
+@retried
 def note_silence(ledger: Ledger, liveness: Liveness, targets: Sequence[str]) -> None:
     """Put into the outbox what these targets are to be told of a silence, or of its end."""
     with ledger.read() as connection:

@@ -3,6 +3,7 @@
 What sends is loaded once there is something to send: whoever looks each minute mostly has nothing.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from poisonwatch.alerts.fitting import Message
@@ -12,6 +13,8 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import ClaimedNotice, claim_notice, settle_notice
+from poisonwatch.ledger.outbox import Delivery
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.liveness.liveness import Liveness
 from poisonwatch.text.words import plural
 
@@ -40,15 +43,13 @@ def deliver_notices(ledger: Ledger, config: AuditConfig, now: datetime) -> int:
     arrived, failed = 0, 0
     reasons: dict[str, str] = {}
     while True:
-        with ledger.write() as connection:
-            notice = claim_notice(connection, list(targets), now)
+        notice = _claim(ledger, list(targets), now)
         if notice is None:
             break
         target = targets[notice.delivery.target]
         reason = _send(target, notice)
         # At once, in a transaction of its own: a crash repeats one message at most.
-        with ledger.write() as connection:
-            settle_notice(connection, notice.delivery, now, reason)
+        _settle(ledger, notice.delivery, now, reason)
         if reason is None:
             arrived += 1
         else:
@@ -59,6 +60,18 @@ def deliver_notices(ledger: Ledger, config: AuditConfig, now: datetime) -> int:
             f"{plural(failed, 'notice')} not delivered; sent later: {'; '.join(reasons.values())}"
         )
     return arrived
+
+
+@retried
+def _claim(ledger: Ledger, targets: Sequence[str], now: datetime) -> ClaimedNotice | None:
+    with ledger.write() as connection:
+        return claim_notice(connection, targets, now)
+
+
+@retried
+def _settle(ledger: Ledger, delivery: Delivery, now: datetime, reason: str | None) -> None:
+    with ledger.write() as connection:
+        settle_notice(connection, delivery, now, reason)
 
 
 def _send(target: Target, notice: ClaimedNotice) -> str | None:

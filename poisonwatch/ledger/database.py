@@ -24,7 +24,13 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.util import LRUCache
 
 from poisonwatch.errors import ConfigError, OperationError
@@ -43,6 +49,7 @@ VERSION_TABLE = "poisonwatch_version"  # which migration the tables are of
 # What it was called; MLflow, Prefect and others have one of this name, too.
 EARLIER_VERSION_TABLE = "alembic_version"
 MIGRATION_LOCK_NUMBER = 0x6D696772617465  # PostgreSQL's advisory lock of whoever makes the tables
+MIGRATION_TRIES = 5  # where sessions are ended
 BUSY_POLL_MS = 500  # that SQLite itself waits for a lock at a time: meanwhile no Ctrl-C is heard
 # What the URL says goes first. A peer that is silent is given up after about a minute.
 POSTGRESQL_OPTIONS = {
@@ -77,7 +84,7 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S, address: URL | None 
     try:
         if engine.dialect.name == "sqlite":
             _set_up_sqlite(engine, wait_s)
-        _migrate(engine, conceal(url, url))
+        _migrate_patiently(engine, conceal(url, url))
     # UnicodeError: a host name that no name server could be asked for.
     except (SQLAlchemyError, OSError, UnicodeError) as error:
         engine.dispose()
@@ -263,6 +270,17 @@ def read_revision(connection: Connection, shown: str) -> str | None:
         return earlier
     _refuse_others(connection, known, shown)
     return next(iter(_read_revisions(connection, VERSION_TABLE)), None)
+
+
+def _migrate_patiently(engine: Engine, shown: str) -> None:
+    """Migrate, from the start where a server ends the session meanwhile: nothing is left of it."""
+    for left in reversed(range(MIGRATION_TRIES)):
+        try:
+            _migrate(engine, shown)
+            break
+        except DBAPIError as error:
+            if not error.connection_invalidated or not left:
+                raise
 
 
 def _migrate(engine: Engine, shown: str) -> None:

@@ -28,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Column, Connection, Table, func, insert, select, update
+from sqlalchemy import URL, Column, Connection, Row, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -373,9 +373,12 @@ class Ledger:
         knows that none is at work.
         """
         unfinished = select(audits).where(IS_UNFINISHED, audits.c.name == name)
-        with self.read() as connection:
-            left = connection.execute(unfinished).all()
-        for audit in left:
+
+        def read() -> Sequence[Row[Any]]:
+            with self.read() as connection:
+                return connection.execute(unfinished).all()
+
+        for audit in self.retry(read):
             run_dir = Path(audit.run_dir)
             part = get_part_path(run_dir)
             if audit.state == "running":

@@ -61,6 +61,7 @@ def find_look(connection: Connection, name: str) -> ProbeLook | None:
     return None if found is None else _read_look(found)
 
 
+@retried
 def list_failed_probes(ledger: Ledger, name: str | None = None) -> list[FailedProbe]:
     """What the last look of each audit file, or of that of a name, could not probe."""
     query = select(probe_looks).order_by(probe_looks.c.name)

@@ -19,6 +19,7 @@ from poisonwatch.ledger.history import COMMITTED_STATES
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.schedules import ExpectedAudits, find_schedule
 from poisonwatch.ledger.tables import audits
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.schedule_config import ScheduleConfig
 from poisonwatch.text.durations import tell_duration
 from poisonwatch.text.words import plural
@@ -143,6 +144,7 @@ def expect(
     return ExpectedAudits(name, schedule, since)
 
 
+@retried
 def find_liveness(
     ledger: Ledger, name: str, expected: ExpectedAudits | None, now: datetime
 ) -> Liveness:
@@ -217,6 +219,7 @@ def _list_begun_since(connection: Connection, name: str, number: int) -> list[An
     return list(connection.execute(query).all())
 
 
+@retried
 def count_audits(ledger: Ledger, name: str) -> int:
     """How many audits of a name have begun."""
     counted = select(func.count()).select_from(audits).where(audits.c.name == name)

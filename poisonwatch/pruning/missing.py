@@ -9,11 +9,13 @@ from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.prunings import OPERATORS, find_pruned
 from poisonwatch.ledger.read_only import open_to_read
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.run_directory.layout import OPERATORS_FILE, SETTINGS_FILE
 
 DAY = 10  # characters of a time that name its day
 
 
+@retried
 def describe_missing_run(ledger: Ledger, past: PastAudit) -> str:
     """Why the run directory of an audit is not here."""
     if past.nothing_new:

@@ -22,6 +22,7 @@ from poisonwatch.ledger.history import HAD_ROWS, IS_UNDECIDED
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.prunings import OPERATORS, find_pruned
 from poisonwatch.ledger.tables import audits, deliveries, flags, results, rows
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.run_directory.checksums import list_differences
 from poisonwatch.run_directory.discovery import get_later_path
 from poisonwatch.run_directory.layout import OPERATORS_FILE, read_summary
@@ -81,6 +82,7 @@ class _Past:
     had_rows: bool
 
 
+@retried
 def plan_pruning(
     ledger: Ledger, name: str, keep: KeepConfig, champions: Collection[str] = ()
 ) -> PruningPlan:

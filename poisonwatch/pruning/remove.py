@@ -14,6 +14,7 @@ from poisonwatch.ledger.audit_records import RUN_DIRECTORY
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.prunings import append_pruned
 from poisonwatch.ledger.records import lock_chain
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.pruning.plan import PruningPlan, Removal, get_pruned_path
 from poisonwatch.run_directory.discovery import get_later_path
 
@@ -38,6 +39,7 @@ def carry_out(ledger: Ledger, plan: PruningPlan, keep: KeepConfig) -> list[str]:
     return failures
 
 
+@retried
 def _record(ledger: Ledger, removals: Sequence[Removal], keep: KeepConfig) -> None:
     new = [removal for removal in removals if not removal.on_record]
     if not new:

@@ -24,6 +24,7 @@ from poisonwatch.ledger.decisions import MIN_ID_DIGITS
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import ID_DIGITS, find_place, is_hex
 from poisonwatch.ledger.read_only import require_one_name
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.ledger.two_people import find_lone_decisions
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.files import find_model_files
@@ -160,6 +161,7 @@ def _list_unsigned(trust: Trust) -> list[UnclearedRow]:
     return unsigned
 
 
+@retried
 def _list_lone(
     ledger: Ledger, numbers: Collection[int], settings: AuditConfig
 ) -> list[UnclearedRow]:

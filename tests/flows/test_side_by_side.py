@@ -6,11 +6,14 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from audits import benign, planted, write_audit
 from ledgers import append
 from postgres_faults import connect, end_sessions, new_database, restart
 from servers import own_postgres_server
-from sqlalchemy import event, select, text
+from sqlalchemy import Connection, event, select, text
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
@@ -192,6 +195,72 @@ def test_an_audit_outlives_that_its_sessions_end_at_any_moment(
     with ending_sessions(url) as ended:
         outcome = audit_inline(load_config(config), config.parent / "runs" / "ended")
     assert len(ended) >= 5
+    assert outcome.summary["counts"]["new"] == 4
+    assert outcome.warnings == []
+    check_whole(url, [config])
+
+
+@contextmanager
+def losing_every_transaction(url: str) -> Iterator[list[str]]:
+    """Every session on a database ends before the first statement of a transaction, once for each
+    function that begins one. Yields the functions' names.
+    """
+    lost: list[str] = []
+    begun: dict[Connection, str] = {}
+    # Threads of an audit ask the ledger, too, and would end each other's ending.
+    ending = threading.Lock()
+
+    def begin(connection: Connection) -> None:
+        if (function := find_asker(sys._getframe())) is not None:
+            begun[connection] = function
+
+    def lose(connection: Connection, *_: object) -> None:
+        function = begun.pop(connection, None)
+        if function is None:
+            return
+        with ending:
+            if function not in lost:
+                lost.append(function)
+                end_sessions(url)
+
+    event.listen(sqlalchemy.Engine, "begin", begin)
+    event.listen(sqlalchemy.Engine, "before_cursor_execute", lose)
+    try:
+        yield lost
+    finally:
+        event.remove(sqlalchemy.Engine, "begin", begin)
+        event.remove(sqlalchemy.Engine, "before_cursor_execute", lose)
+
+
+def find_asker(frame: FrameType | None) -> str | None:
+    """The function that begins a transaction of a ledger, seen from within: the first above
+    `Ledger.read` or `Ledger.write`; None where it is none of a ledger, or ends sessions.
+    """
+    met_ledger = False
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if frame.f_code is end_sessions.__code__:
+            return None
+        if module == Ledger.__module__:
+            met_ledger = True
+        elif met_ledger and module != "contextlib":
+            return f"{module}.{frame.f_code.co_name}"
+        frame = frame.f_back
+    return None
+
+
+@pytest.mark.filterwarnings("ignore:.*ServerCursor.*was deleted while still open:ResourceWarning")
+def test_an_audit_outlives_that_each_of_its_transactions_is_lost(
+    audited: tuple[str, Path],
+) -> None:
+    """Whatever asks the ledger asks again: none of it is left to chance."""
+    url, config = audited
+    append(config.parent / "rows.jsonl", benign(4, start=500))
+    with losing_every_transaction(url) as lost:
+        outcome = audit_inline(load_config(config), config.parent / "runs" / "lost")
+    # That of the intake, of the results, and of what comes after them.
+    assert {"poisonwatch.flows.liveness.expects_audits"} < set(lost)
+    assert len(lost) >= 20
     assert outcome.summary["counts"]["new"] == 4
     assert outcome.warnings == []
     check_whole(url, [config])
