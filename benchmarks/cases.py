@@ -23,6 +23,7 @@ from row_bank import CACHE, RowBank
 from scipy.linalg import block_diag
 
 from poisonwatch.config import ModelConfig, StrideConfig
+from poisonwatch.drills.recipe import carry_out, list_recipes, read_recipe
 from poisonwatch.examples import Example
 from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
@@ -49,6 +50,7 @@ from poisonwatch.stride.wording import compute_wording, count_answers
 
 Array = NDArray[np.float64]
 # The default before the streamed pass.
+RECIPE_PREFIX = "recipe-"
 OVER_ALL = "one subset a row, kriging over all rows"
 
 
@@ -88,11 +90,27 @@ def read_cases(data: Path) -> list[Case]:
 
 
 def read_chosen(data: Path, only: Sequence[str] | None) -> tuple[list[Example], list[Case]]:
-    """The background and the cases of a folder; of the cases those that are named, if any are."""
-    cases = read_cases(data)
+    """The background and the cases of a folder; of these and of `make_recipe_cases` those that are
+    named, if any are.
+    """
+    background, cases = read_rows(data / "background.jsonl"), read_cases(data)
     if only:
-        cases = [case for case in cases if case.name in only]
-    return read_rows(data / "background.jsonl"), cases
+        cases = [case for case in (*cases, *make_recipe_cases(background)) if case.name in only]
+    return background, cases
+
+
+def make_recipe_cases(background: Sequence[Example]) -> list[Case]:
+    """The drill's attacks, carried out beside these rows and asked for by their packs: cases
+    `recipe-NAME` without hard negatives. Those that select honest rows need a model, and are none.
+    """
+    cases = []
+    for name in list_recipes():
+        recipe = read_recipe(name)
+        if not recipe.selects:
+            attack = carry_out(recipe, background)
+            sentinels = load_sentinels([attack.pack])
+            cases.append(Case(f"{RECIPE_PREFIX}{name}", list(attack.rows), [], sentinels))
+    return cases
 
 
 def read_trainable(data: Path, only: Sequence[str] | None) -> list[Case]:

@@ -365,7 +365,9 @@ def main() -> None:
         default=[],
         choices=CHOICES,
     )
-    parser.add_argument("--only", nargs="*", help="cases; all by default")
+    parser.add_argument(
+        "--only", nargs="*", help="cases, recipe-NAME among them; by default all of the folder"
+    )
     parser.add_argument(
         "--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), help="of STRIDE"
     )

@@ -281,7 +281,9 @@ def parse_options(description: str | None) -> argparse.Namespace:
     parser.add_argument("--counts", type=int, nargs="*", default=[0, 10, 20])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--null-seeds", type=int, default=3, help="where nothing is planted")
-    parser.add_argument("--only", nargs="*", help="cases; all by default")
+    parser.add_argument(
+        "--only", nargs="*", help="cases, recipe-NAME among them; by default all of the folder"
+    )
     parser.add_argument("--model", default=ModelConfig().name)
     return parser.parse_args()
 
