@@ -237,6 +237,11 @@ def _explain_error(error: dict[str, Any]) -> str:
     # pydantic names a class of ours, which is no word of an audit file.
     if error["type"] == "model_type":
         said = "Input should be a mapping of keys to values"
+    # `- pack: identity` is one to YAML.
+    if error["type"] == "string_type" and isinstance(error["input"], dict):
+        said = (
+            "Input should be text, not a mapping: leave out the space behind the colon, or quote it"
+        )
     # An error of the whole file has no place in it.
     if not error["loc"]:
         return str(said)

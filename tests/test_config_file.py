@@ -335,3 +335,10 @@ def test_a_home_folder_that_nobody_has_is_named(tmp_path: Path, settings: dict[s
     assert "audit.yaml: ~no-such-user/rows.jsonl: there is no home folder of that user here" in (
         refusal(LEAST | settings, tmp_path)
     )
+
+
+def test_a_space_behind_the_colon_of_a_pack_is_named(tmp_path: Path) -> None:
+    """`- pack: identity` is a mapping to YAML."""
+    said = refusal(LEAST | {"sentinels": [{"pack": "identity"}]}, tmp_path)
+    assert "sentinels.0: Input should be text, not a mapping" in said
+    assert "leave out the space behind the colon, or quote it" in said
