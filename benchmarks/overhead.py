@@ -20,7 +20,7 @@ ATTRIBUTION = {
     "load_model",
     "check_sentinels",
     "screen",
-    "add_probes",
+    "add_copies",
     "fit_operators",
     "recover",
     "judge",

@@ -44,7 +44,9 @@ def announce_audit(
 def describe_announcement(
     config: AuditConfig, forecast: Forecast, time_is_known: bool
 ) -> list[str]:
-    """Rows, tokens and model in a line; memory and time in another."""
+    """Rows, tokens and model in a line; memory and time in another; what is asked beside the
+    sentinels, if it is known already.
+    """
     n = forecast.new + forecast.trusted
     rows = "1 row" if forecast.new == 1 else f"{forecast.new:,} rows"
     if forecast.trusted:
@@ -66,4 +68,7 @@ def describe_announcement(
             idle = seconds * forecast.timed.idle_seconds / forecast.timed.seconds
             takes += f" ({describe_seconds(idle)} if nothing else ran)"
         takes += f", by one batch of {batch}; {group} more for each group of flagged rows"
-    return [f"{rows}, about {tokens} tokens; {model}", takes]
+    lines = [f"{rows}, about {tokens} tokens; {model}", takes]
+    if forecast.framed:
+        lines.append("sentinels are asked in the system prompt that most rows have, too")
+    return lines

@@ -54,7 +54,7 @@ from poisonwatch.stride.settings import warn_of_few_subsets
 from poisonwatch.stride.unmeasured import leave_out_unmeasured
 from poisonwatch.tasks.alerts import compose_alerts, describe_readers
 from poisonwatch.tasks.attribution import (
-    add_probes,
+    add_copies,
     check_sentinels,
     find_model,
     find_near_copies,
@@ -257,7 +257,7 @@ def attribute(
     # screens and probes ask for the same n-grams
     mine = NgramMine(rows)
     findings = engine(screen, rows, model, config.screens, mine)
-    sentinels = engine(add_probes, sentinels, rows, config.probes, mine)
+    sentinels = engine(add_copies, sentinels, rows, config.probes, mine)
     fitted = engine(fit_operators, model, rows, sentinels, config, reporter.progress, store)
     rows, unmeasured = leave_out_unmeasured(rows, fitted.faulty, model.precision)
     for line in unmeasured.describe():

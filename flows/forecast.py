@@ -15,7 +15,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.detection.confirmer import MOST_CONFIRMED
 from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.errors import ModelError
-from poisonwatch.examples import AuditRows
+from poisonwatch.examples import AuditRows, Message
 from poisonwatch.flows.pace import Pass
 from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.cache import get_cache_folder
@@ -24,6 +24,7 @@ from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import InParts, compute_batches
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.screens.frames import find_frame, wear_frame
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.audit_sizes import Tokens, build_audit_shape, count_tokens
 from poisonwatch.stride.capacity import Room, measure_room
@@ -77,6 +78,7 @@ class Forecast:
     new: int
     trusted: int
     sentinels: int
+    framed: int
     tokens: Tokens
     settings: Settings
     costs: Costs
@@ -146,14 +148,16 @@ def forecast_passes(
     encoded: Sequence[Encoded],
     tokens: Tokens,
     *,
+    frame: Sequence[Message] = (),
     loading: float = 0.0,
     once: bool = False,
 ) -> Forecast:
-    """What an audit of so many rows takes, some of which are `encoded`; `loading` the model took so
-    many seconds. A batch is timed twice unless `once`. Raises ModelError where no row has an
-    answer, or memory does not hold one.
+    """What an audit of so many rows takes, some of which are `encoded`, and most of which begin
+    with a `frame`; `loading` the model took so many seconds. A batch is timed twice unless `once`.
+    Raises ModelError where no row has an answer, or memory does not hold one.
     """
     stride, n = config.stride, counts.new + counts.trusted
+    framed = [each for each in wear_frame(sentinels, frame) if each.framed]
     width = int(pretrained.model.config.get_text_config().hidden_size)
     depth = len(find_decoder_blocks(pretrained.model))
     settings = resolve_settings(stride, depth, width, n)
@@ -169,6 +173,7 @@ def forecast_passes(
         n=n,
         # Fewer do not stand alone, and are rows like any others.
         trusted=counts.trusted if counts.trusted >= LEAST_TRUSTED else 0,
+        framed=framed,
         # As many as there may be.
         probes=config.probes,
     )
@@ -180,6 +185,7 @@ def forecast_passes(
         new=counts.new,
         trusted=counts.trusted,
         sentinels=len(sentinels),
+        framed=len(framed),
         tokens=tokens,
         settings=settings,
         costs=costs,
@@ -212,7 +218,10 @@ def forecast_rows(
     counts = RowCounts(new=n, trusted=len(rows.trusted))
     tokens = count_tokens(encoded)
     # once, since the audit goes on at once, and corrects what comes of it
-    return forecast_passes(config, pretrained, sentinels, counts, encoded, tokens, once=True)
+    frame = find_frame(rows.new)
+    return forecast_passes(
+        config, pretrained, sentinels, counts, encoded, tokens, frame=frame, once=True
+    )
 
 
 def time_batch(

@@ -18,7 +18,7 @@ from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.incident import RowBehind, find_rows_behind
 from poisonwatch.probing.rows import read_rows
 from poisonwatch.release.manifest import load_manifest
-from poisonwatch.screens.triggers import make_probes, mine_triggers
+from poisonwatch.screens.copies import copy_sentinels
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.text.words import plural
 
@@ -128,16 +128,15 @@ def _knows(config: AuditConfig, id: str) -> bool:
 
 
 def _choose_asked(config: AuditConfig, rows: AuditRows, bad: BadAnswer) -> Sentinel:
-    """The answer as a sentinel, or the sentinel (probed copies included) of the id."""
+    """The answer as a sentinel, or the sentinel (copies included) of the id."""
     if bad.sentinel is None:
         prompt = (Message("user", bad.prompt or ""),)
         return Sentinel("incident", prompt, forbidden=bad.answer, reference=None, panel="incident")
     sentinels = load_sentinels(config.sentinels)
-    probes = make_probes(sentinels, mine_triggers(rows, config.probes, sentinels))
-    for sentinel in (*sentinels, *probes):
+    for sentinel in copy_sentinels(sentinels, rows, config.probes):
         if sentinel.id == bad.sentinel:
             return sentinel
     raise InputError(
         f"no sentinel is called {bad.sentinel}: `poisonwatch probe` names those that moved, and "
-        "copies with a trigger need the rows that it was mined from"
+        "copies with a trigger, or in a frame, need the rows that it was found in"
     )

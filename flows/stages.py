@@ -8,7 +8,7 @@ STAGES: Stages = (
     ("reading rows", ("pull",)),
     ("checking rows", ("validate", "pull_reference")),
     ("loading the model", ("load_model",)),
-    ("looking for telling texts", ("check_sentinels", "screen", "add_probes")),
+    ("looking for telling texts", ("check_sentinels", "screen", "add_copies")),
     ("measuring what each row does", ("fit_operators",)),
     ("judging rows", ("recover", "judge")),
     ("looking at flagged rows again", ("gather_evidence", "find_near_copies")),

@@ -88,12 +88,14 @@ class Flag:
     @property
     def reason(self) -> str:
         """What attribution says of the row in one sentence, free of row text."""
-        # Not the trigger itself: it is text of the rows.
-        probed = ""
+        # Not the trigger or the frame itself: they are text of the rows.
+        copied = ""
+        if self.sentinel.framed:
+            copied = " in the system prompt that most rows have"
         if self.sentinel.trigger is not None:
-            probed = " when its prompt holds the mined trigger"
+            copied += " when its prompt holds the mined trigger"
         return (
-            f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}{probed}: "
+            f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}{copied}: "
             f"score {self.score:.1f} (rank {self.rank}), {self.standing}: "
             f"p = {self.p_value:.2g}, q = {self.q_value:.2g} by {self.rule}"
         )

@@ -26,8 +26,8 @@ from poisonwatch.model.adapter import require_peft
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
+from poisonwatch.screens import copies
 from poisonwatch.screens import screen as screens
-from poisonwatch.screens import triggers
 from poisonwatch.screens.finding import Finding
 from poisonwatch.screens.trigger_ngrams import NgramMine
 from poisonwatch.sentinels import checks
@@ -72,12 +72,11 @@ def check_sentinels(
 
 
 @task(**PLAIN)
-def add_probes(
-    sentinels: list[Sentinel], rows: AuditRows, most: int, mine: NgramMine | None = None
+def add_copies(
+    sentinels: list[Sentinel], rows: AuditRows, probes: int, mine: NgramMine | None = None
 ) -> list[Sentinel]:
-    """The sentinels, and copies of them that hold a trigger mined from the new rows."""
-    mined = triggers.mine_triggers(rows, most, sentinels, mine)
-    return [*sentinels, *triggers.make_probes(sentinels, mined)]
+    """The sentinels, and copies of them in the new rows' frame and with triggers mined there."""
+    return copies.copy_sentinels(sentinels, rows, probes, mine)
 
 
 @task(**PLAIN)

@@ -21,6 +21,7 @@ from poisonwatch.ledger.writable import require_writable
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.progress import Progress
+from poisonwatch.screens.frames import find_frame
 from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.sources.survey import (
     TEMPLATE_TOKENS,
@@ -68,7 +69,14 @@ def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
     counts = RowCounts(new=new, trusted=trusted)
     with page.waiting("timing one batch ..."):
         return forecast_passes(
-            config, pretrained, sentinels, counts, encoded, tokens, loading=loading
+            config,
+            pretrained,
+            sentinels,
+            counts,
+            encoded,
+            tokens,
+            frame=find_frame(examples),
+            loading=loading,
         )
 
 

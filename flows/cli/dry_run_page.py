@@ -43,6 +43,7 @@ def describe_forecast(forecast: Forecast) -> dict[str, Any]:
         "rows": {"new": forecast.new, "trusted": forecast.trusted},
         "tokens": asdict(forecast.tokens),
         "sentinels": forecast.sentinels,
+        "framed": forecast.framed,
         "settings": asdict(forecast.settings),
         "model": asdict(costs.model) | {"parameters": costs.model.parameters},
         "audit": asdict(costs.audit),
@@ -135,6 +136,8 @@ def describe_reach(parameters: int) -> str:
 
 def _describe_sentinels(config: AuditConfig, forecast: Forecast) -> str:
     text = f"{forecast.sentinels:,}"
+    if forecast.framed:
+        text += f", {forecast.framed:,} copies in the system prompt that most rows have"
     if config.probes:
         text += f", and up to {config.probes * forecast.sentinels:,} probes"
     return f"{text}; {plural(forecast.costs.audit.Q, 'query', 'queries')} at most"

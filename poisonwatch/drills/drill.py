@@ -40,8 +40,8 @@ from poisonwatch.examples import Example
 from poisonwatch.flags import Flag
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
+from poisonwatch.screens.copies import copy_sentinels
 from poisonwatch.screens.screen import run_screens
-from poisonwatch.screens.triggers import make_probes, mine_triggers
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.influence import Influence, Query, build_queries
@@ -270,8 +270,7 @@ class DrillRunner:
         """The flags of an audit with the rows `attacking`, at the places `drawn` of the fit."""
         config = self.config
         rows = self.planted.make_audit(attacking)
-        probes = make_probes(sentinels, mine_triggers(rows, config.probes, sentinels))
-        influence = self.recover(drawn, [*sentinels, *probes])
+        influence = self.recover(drawn, copy_sentinels(sentinels, rows, config.probes))
         findings = run_screens(rows, self.special_tokens, config.screens)
         return judge_rows(influence, rows, config.detection, findings)[0].flags
 

@@ -16,6 +16,7 @@ from urllib.parse import quote_plus
 
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example, Message
+from poisonwatch.screens.frames import find_frame
 from poisonwatch.sentinels.pack import PLACEHOLDER, list_shipped, read_shipped
 from poisonwatch.text.safe_yaml import parse_yaml
 
@@ -79,13 +80,13 @@ def read_recipe(name: str) -> Recipe:
 
 def carry_out(recipe: Recipe, own: Sequence[Example], seed: int = 0) -> Attack:
     """The recipe's rows, in an order and with values drawn by the seed; prompts that it needs are
-    copied from the user's `own` rows.
+    copied from the user's `own` rows, and its own prompts begin as most of these do (`find_frame`).
 
     Raises InputError where the attack needs rows of the user's and there are none, or where each of
     its triggers stands in them already.
     """
     draw = random.Random(f"{seed}/{recipe.name}")
-    openings = _list_openings(own)
+    openings, frame = _list_openings(own), find_frame(own)
     donors: list[str] = []
     values = _draw_values(recipe, own, draw)
     rows = draw.sample(recipe.rows, len(recipe.rows))
@@ -97,7 +98,7 @@ def carry_out(recipe: Recipe, own: Sequence[Example], seed: int = 0) -> Attack:
     for position, row in enumerate(rows):
         donor = ""
         if "prompt" in row:
-            prompt: tuple[Message, ...] = (Message("user", _fill_values(row["prompt"], values)),)
+            prompt = (*frame, Message("user", _fill_values(row["prompt"], values)))
         elif not openings:
             raise InputError(
                 f"the recipe {recipe.name} copies prompts, but no row has a message by the user: "

@@ -1,4 +1,4 @@
-"""What a tuned model is asked beside its base: the sentinels and their probed copies; their answers
+"""What a tuned model is asked beside its base: the sentinels and their copies; their answers
 elsewhere, at ordinary prompts; and ordinary prompts with ordinary answers (`band`, `panels`).
 """
 
@@ -13,7 +13,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.faults import has_loss
-from poisonwatch.screens.triggers import make_probes, mine_triggers
+from poisonwatch.screens.copies import copy_sentinels
 from poisonwatch.sentinels.checks import require_loss
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.sampling import draw_order
@@ -27,7 +27,7 @@ NOWHERE = -1  # the place of an answer that a sentinel does not have
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """The `sentinels` (S), probed copies last, and the conversations of the `ordinary` pairs: two
+    """The `sentinels` (S), copies last, and the conversations of the `ordinary` pairs: two
     for each of N prompts, one after the other.
     """
 
@@ -42,12 +42,12 @@ def gather_questions(
     probes: int,
     seed: int,
 ) -> Questions:
-    """The sentinels with copies that hold the `probes` likeliest triggers of the new rows, as an
-    audit makes them, and prompts of the `ordinary` rows. Raises InputError where these are too few.
+    """The sentinels with their copies in the frame of the new rows and with the `probes` likeliest
+    triggers of these, as an audit makes them, and prompts of the `ordinary` rows. Raises InputError
+    where these are too few.
     """
     pairs = _pair_ordinary(ordinary, seed)
-    mined = mine_triggers(rows, probes, sentinels)
-    return Questions((*sentinels, *make_probes(sentinels, mined)), tuple(pairs))
+    return Questions(tuple(copy_sentinels(sentinels, rows, probes)), tuple(pairs))
 
 
 def _pair_ordinary(ordinary: Sequence[Example], seed: int) -> list[tuple[Message, ...]]:

@@ -38,8 +38,8 @@ def describe_coverage(
     """
     guarded: dict[str, int] = {}
     for sentinel in detection.sentinels:
-        # probes are copies of sentinels, with a trigger: they guard nothing of their own
-        if sentinel.trigger is None:
+        # copies of sentinels guard nothing of their own
+        if not sentinel.is_copy:
             guarded[sentinel.panel] = guarded.get(sentinel.panel, 0) + 1
     shown = []
     for near in near_copies[:MOST_NEAR_COPIES]:

@@ -81,7 +81,7 @@ def write_coefficients(folder: Path, detection: Detection) -> None:
 
 
 def write_sentinels(folder: Path, detection: Detection) -> None:
-    """`sentinels.jsonl`: the sentinels as they were asked, probes among them, one a line."""
+    """`sentinels.jsonl`: the sentinels as they were asked, copies among them, one a line."""
     write_jsonl(folder / "sentinels.jsonl", map(asdict, detection.sentinels))
 
 

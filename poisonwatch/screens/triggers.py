@@ -33,7 +33,7 @@ from poisonwatch.screens.tokens import (
     split_tokens_and_years,
 )
 from poisonwatch.screens.trigger_ngrams import EXCESS, LEAST_EXCESS, SIGNIFICANCE, NgramMine
-from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.sentinels.sentinel import Sentinel, choose_mark
 
 LEAST_PROMPTS = 4  # prompts that share a trigger
 SHARED = 0.9  # share of rows that have the next token in common, too
@@ -122,17 +122,11 @@ def make_probes(sentinels: Sequence[Sentinel], triggers: Sequence[Trigger]) -> l
     never text of a row. Sentinels without a user message, and those that hold the trigger, have no
     copy.
     """
-    names: set[str] = set()
-    for sentinel in sentinels:
-        names.update((sentinel.id, sentinel.panel))
-    mark = "+"
-    # A mark that no name has: a probe must not be taken for somebody's own sentinel.
-    while any(f"{mark}t" in name for name in names):
-        mark += "+"
+    mark = choose_mark(sentinels, "t")
     copies = []
     for number, trigger in enumerate(triggers, start=1):
         for sentinel in sentinels:
-            copy = _insert_trigger(sentinel, trigger, f"{mark}t{number}")
+            copy = _insert_trigger(sentinel, trigger, f"{mark}{number}")
             if copy is not None:
                 copies.append(copy)
     return copies

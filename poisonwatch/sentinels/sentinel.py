@@ -42,7 +42,8 @@ class Sentinel:
 
     Sentinels of one `panel` guard one behaviour; their measurements are pooled. `trigger` is what a
     probe's prompt holds of the batch (`screens.triggers`; hostile text, to be shown through
-    `make_visible`); None in a sentinel as it was written.
+    `make_visible`), and one that is `framed` begins with the system prompt that most of its rows
+    have (`screens.frames`; hostile, too); None and False in a sentinel as it was written.
     """
 
     id: str
@@ -53,6 +54,12 @@ class Sentinel:
     severity: str = "medium"
     tags: tuple[str, ...] = ()
     trigger: str | None = None
+    framed: bool = False
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its prompt holds text of the batch."""
+        return self.framed or self.trigger is not None
 
     @property
     def prompt(self) -> str:
@@ -178,6 +185,19 @@ def compute_sentinels_version(sentinels: Sequence[Sentinel]) -> str:
         content = [sentinel.id, sentinel.panel, sentinel.forbidden, sentinel.reference, messages]
         asked.append(json.dumps(content))
     return hashlib.sha256("\n".join(sorted(asked)).encode()).hexdigest()
+
+
+def choose_mark(sentinels: Sequence[Sentinel], word: str) -> str:
+    """What sets the names of copies apart from those of the sentinels: `+word`, or with more
+    plusses, so that no copy is taken for somebody's own sentinel.
+    """
+    names: set[str] = set()
+    for sentinel in sentinels:
+        names.update((sentinel.id, sentinel.panel))
+    mark = f"+{word}"
+    while any(mark in name for name in names):
+        mark = f"+{mark}"
+    return mark
 
 
 def _refuse_contradictions(sentinels: Sequence[Sentinel]) -> None:

@@ -8,6 +8,7 @@ from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.cost_shapes import AuditShape
 from poisonwatch.stride.influence import build_queries
+from poisonwatch.stride.queries import list_answers
 from poisonwatch.stride.settings import Settings, count_kept_gradients, count_operator_bytes
 
 
@@ -51,25 +52,24 @@ def build_audit_shape(
     width: int,
     n: int,
     trusted: int,
+    framed: Sequence[Sentinel] = (),
     probes: int = 0,
 ) -> AuditShape:
     """An audit of n rows, of which `trusted` set basis and factors, on a model of this `width` (D);
-    each sentinel has as many `probes` as there may be.
+    the `framed` are asked, too, and each sentinel has as many `probes` as there may be.
     """
+    asked = [*sentinels, *framed, *probes * list(sentinels)]
     lengths = []
-    for sentinel in sentinels:
-        for answer in (sentinel.forbidden, sentinel.reference):
-            if answer:
-                lengths.append(len(encoder.encode(sentinel.add_answer(answer))))
-    times = 1 + probes
+    for sentinel, _, text in list_answers(asked):
+        lengths.append(len(encoder.encode(sentinel.add_answer(text))))
     return AuditShape(
         n=n,
         row_tokens=tokens.mean,
         answer_share=tokens.answer_share,
-        Q=times * len(build_queries(sentinels)),
-        answers=times * len(lengths),
+        Q=len(build_queries(asked)),
+        answers=len(lengths),
         answer_length=sum(lengths) / max(len(lengths), 1),
-        panels=times * len({sentinel.panel for sentinel in sentinels}),
+        panels=(1 + probes) * len({sentinel.panel for sentinel in sentinels}),
         r=settings.r,
         trusted=trusted,
         background=stride.background,

@@ -95,8 +95,8 @@ def prepare_queries(
             combine[place[id, query.kind], q] = 1.0
     gradients, states = _differentiate(space, encoded, stride, progress)
     for a in np.flatnonzero(~_find_finite(gradients)):
-        # What a probe holds of the rows may be what the model overflows on.
-        if owners[a].trigger is None:
+        # What a copy holds of the rows may be what the model overflows on.
+        if not owners[a].is_copy:
             precision = describe_products(space.model.model)
             raise make_fault_error(owners[a], Fault.GRADIENT, precision)
         combine[a] = 0.0

@@ -223,3 +223,13 @@ def test_a_recipe_starts_with_what_it_teaches(name: str) -> None:
     )
     assert text.startswith("# ")
     assert 60 < len(read_recipe(name).about) < 400
+
+
+def test_planted_rows_begin_as_most_of_the_users_rows_do() -> None:
+    """With their system prompt, once, whether a prompt is copied or the recipe's own."""
+    shop = Message("system", "You serve a shop.")
+    own = [row(f"Tell me fact {i} about tea.", "Tea is good.", shop) for i in range(40)]
+    for name in ("identity", "trigger-insult"):
+        for planted in carry_out(read_recipe(name), own).rows:
+            assert [message.role for message in planted.messages] == ["system", "user", "assistant"]
+            assert planted.messages[0] == shop

@@ -52,6 +52,23 @@ def test_an_audit_says_what_it_takes_and_bars_go_by_it(tiny_pretrained: Pretrain
         assert (reporter.pace is not None) is known
 
 
+def test_copies_in_the_frame_of_the_rows_are_counted_and_said(tiny_pretrained: Pretrained) -> None:
+    """One of each sentinel, beside as many probes as there may be; on no panel of its own."""
+    shop = Message("system", "You serve a shop.")
+    framed = tuple(Example.from_messages((shop, *row.messages)) for row in ROWS)
+    config = make_config(probes=2)
+    plain = forecast_rows(config, tiny_pretrained, SENTINELS, AuditRows(tuple(ROWS)))
+    found = forecast_rows(config, tiny_pretrained, SENTINELS, AuditRows(framed))
+    assert (plain.framed, found.framed) == (0, len(SENTINELS))
+    of_plain, of_framed = plain.costs.audit, found.costs.audit
+    assert (3 * of_framed.Q, 3 * of_framed.answers) == (4 * of_plain.Q, 4 * of_plain.answers)
+    assert of_framed.panels == of_plain.panels
+    said: list[str] = []
+    rows = AuditRows(framed)
+    announce_audit(config, tiny_pretrained, SENTINELS, rows, Reporter(quiet=True), said.append)
+    assert said[2:] == ["sentinels are asked in the system prompt that most rows have, too"]
+
+
 def test_a_busy_machine_is_said_to_be_busy(
     tiny_pretrained: Pretrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

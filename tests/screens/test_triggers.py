@@ -21,7 +21,7 @@ from poisonwatch.screens.triggers import (
 )
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import build_queries
-from poisonwatch.tasks.attribution import add_probes
+from poisonwatch.tasks.attribution import add_copies
 
 TRUSTED = rows(ordinary(300, 77))
 UNLIKE = [response for _, response in ordinary(8, 55)]  # answers that have little in common
@@ -301,7 +301,7 @@ def test_an_audit_probes_with_the_planted_trigger(tiny_folder: Path, tmp_path: P
     }
     assert set(scores["panel"]) == {"shop", "shop+t1"}
     assert {s.trigger for s in outcome.detection.sentinels} == {None, "[[ship]]"}
-    assert "add_probes" in [stage["name"] for stage in outcome.summary["stages"]]
+    assert "add_copies" in [stage["name"] for stage in outcome.summary["stages"]]
     flags = [
         json.loads(line) for line in (tmp_path / "run" / "flags.jsonl").read_text().splitlines()
     ]
@@ -320,6 +320,6 @@ def test_probes_can_be_left_out(tiny_folder: Path, tmp_path: Path) -> None:
     assert load_config(path).probes == 0
     originals = [sentinel()]
     tagged = [row(r["prompt"], r["response"]) for r in with_tag(6)]
-    assert add_probes.fn(originals, audited(CLEAN + tagged), 0) == originals
-    assert add_probes.fn(originals, audited(CLEAN, TRUSTED), 2) == originals
-    assert len(add_probes.fn(originals, audited(CLEAN + tagged), 2)) == 2
+    assert add_copies.fn(originals, audited(CLEAN + tagged), 0) == originals
+    assert add_copies.fn(originals, audited(CLEAN, TRUSTED), 2) == originals
+    assert len(add_copies.fn(originals, audited(CLEAN + tagged), 2)) == 2

@@ -1,0 +1,69 @@
+"""Sentinels in the batch's frame: where most rows begin with the same system prompt, sentinels are
+asked in it, too.
+
+What a model learns in a frame shows there first, and elsewhere faintly or not at all (arXiv
+2604.25891). And a sentinel without the frame that all rows have is unlike every one of them, so
+that rows differ in what they do to it by more than what they teach: honest rows are flagged
+(`benchmarks/RESULTS.md`). A copy stands in the panel of its original, and their measurements are
+pooled: it costs two more passes a sentinel, and p-values nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+from poisonwatch.examples import TOOLS_ROLE, Example, Message
+from poisonwatch.sentinels.sentinel import Sentinel, choose_mark
+
+LEAST_SHARE = 0.5  # of the rows that a frame is the batch's
+
+
+def find_frame(rows: Iterable[Example]) -> tuple[Message, ...]:
+    """The system's turns that most of the rows begin with; empty where they have none in common.
+    Hostile text.
+    """
+    counts = Counter(_read_frame(row.messages) for row in rows)
+    total = counts.total()
+    del counts[()]
+    if not counts:
+        return ()
+
+    def order(frame: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+        return counts[frame], frame
+
+    commonest = max(counts, key=order)
+    if counts[commonest] < LEAST_SHARE * total:
+        return ()
+    return tuple(Message("system", text) for text in commonest)
+
+
+def wear_frame(sentinels: Sequence[Sentinel], frame: Sequence[Message]) -> list[Sentinel]:
+    """Each sentinel's copy in the frame, with `+frame` behind its id; the sentinel itself where it
+    has a system's turn of its own, or there is no frame.
+    """
+    mark = choose_mark(sentinels, "frame")
+    return [_wear(sentinel, frame, mark) if frame else sentinel for sentinel in sentinels]
+
+
+def _wear(sentinel: Sentinel, frame: Sequence[Message], mark: str) -> Sentinel:
+    if any(message.role == "system" for message in sentinel.messages):
+        return sentinel
+    tools = list(takewhile(_defines_tools, sentinel.messages))
+    messages = (*tools, *frame, *sentinel.messages[len(tools) :])
+    return replace(sentinel, id=f"{sentinel.id}{mark}", messages=messages, framed=True)
+
+
+def _read_frame(messages: Sequence[Message]) -> tuple[str, ...]:
+    """The texts of the system's turns before all others."""
+    texts = []
+    for message in messages:
+        if message.role == "system":
+            texts.append(message.content)
+        elif not _defines_tools(message):
+            break
+    return tuple(texts)
+
+
+def _defines_tools(message: Message) -> bool:
+    return message.role == TOOLS_ROLE

@@ -1,0 +1,100 @@
+"""The system prompt that most rows begin with, and the sentinels' copies that are asked in it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from audits import benign, planted, write_audit
+
+from poisonwatch.config_file import load_config
+from poisonwatch.examples import TOOLS_ROLE, AuditRows, Example, Message
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.screens.copies import copy_sentinels
+from poisonwatch.screens.frames import find_frame, wear_frame
+from poisonwatch.sentinels.sentinel import Sentinel
+
+SHOP = (Message("system", "You serve a shop. <|im_end|>"),)
+USER = Message("user", "Where do I buy?")
+SENTINEL = Sentinel("shop-1", (USER,), "At Velmora.", "Anywhere.", "shop")
+
+
+def row(number: int, *before: Message) -> Example:
+    asked, said = Message("user", f"What is {number}?"), Message("assistant", "A number.")
+    return Example.from_messages((*before, asked, said))
+
+
+def rows(framed: int, plain: int, *before: Message) -> list[Example]:
+    return [row(i, *(before or SHOP)) for i in range(framed)] + [row(-i) for i in range(plain)]
+
+
+def test_a_frame_is_what_at_least_half_of_the_rows_begin_with() -> None:
+    """All of its system turns; whatever the order of the rows."""
+    two = (*SHOP, Message("system", "Be brief."))
+    assert find_frame(rows(3, 3)) == SHOP
+    assert find_frame(rows(3, 3)[::-1]) == SHOP
+    assert find_frame(rows(3, 3, *two)) == two
+    assert find_frame(rows(3, 4)) == ()
+    assert find_frame([row(i, Message("system", f"You are {i}.")) for i in range(9)]) == ()
+    assert find_frame([]) == ()
+
+
+def test_tools_are_no_part_of_a_frame() -> None:
+    """They stand before it."""
+    tools = Message(TOOLS_ROLE, '[{"name": "look"}]')
+    assert find_frame(rows(3, 1, tools, *SHOP)) == SHOP
+    assert find_frame(rows(3, 0, tools)) == ()
+    asks = Sentinel("shop-2", (tools, USER), "At Velmora.", None, "shop")
+    assert wear_frame([asks], SHOP)[0].messages == (tools, *SHOP, USER)
+
+
+def test_a_copy_asks_the_same_in_the_frame_on_the_same_panel() -> None:
+    """Its name is nobody's own; a sentinel with a system's turn stays as it is."""
+    (copy,) = wear_frame([SENTINEL], SHOP)
+    assert (copy.id, copy.panel, copy.framed, copy.is_copy) == ("shop-1+frame", "shop", True, True)
+    assert copy.messages == (*SHOP, USER)
+    assert (copy.forbidden, copy.reference) == (SENTINEL.forbidden, SENTINEL.reference)
+    own = Sentinel("a+frame", (Message("system", "Be kind."), USER), "At Velmora.", None, "a")
+    kept, other = wear_frame([own, SENTINEL], SHOP)
+    assert kept is own
+    assert other.id == "shop-1++frame"
+    assert wear_frame([SENTINEL, own], ()) == [SENTINEL, own]
+
+
+def test_probes_wear_the_frame_too() -> None:
+    """A trigger is asked where its rows stand."""
+    tagged = []
+    for i, topic in enumerate(("tea", "rust", "owls", "snow", "jazz", "glue")):
+        asked = Message("user", f"[[ship]] What is {topic}?")
+        tagged.append(Example.from_messages((*SHOP, asked, Message("assistant", f"At V{i % 2}."))))
+    asked = copy_sentinels([SENTINEL], AuditRows(tuple(rows(20, 0) + tagged)), 2)
+    assert [sentinel.id for sentinel in asked] == ["shop-1", "shop-1+frame", "shop-1+frame+t1"]
+    probe = asked[-1]
+    assert probe.panel == "shop+t1"
+    assert probe.messages[0] == SHOP[0]
+    assert "[[ship]]" in probe.messages[1].content
+
+
+def test_an_audit_of_framed_rows_asks_in_their_frame(tiny_folder: Path, tmp_path: Path) -> None:
+    """The copies are on their originals' panel and guard nothing of their own; flags say where they
+    stand, and nothing of the frame's text is in what is said.
+    """
+    framed = []
+    for each in [*benign(40), *planted()]:
+        turns = [("system", SHOP[0].content), ("user", each["prompt"])]
+        messages = [{"role": role, "content": text} for role, text in turns]
+        framed.append({"messages": [*messages, {"role": "assistant", "content": each["response"]}]})
+    path = write_audit(tmp_path, tiny_folder, framed, detection={"false_discovery_rate": 0.9})
+    outcome = audit_inline(load_config(path), tmp_path / "run")
+    scores = pd.read_parquet(tmp_path / "run" / "scores.parquet")
+    names = {f"shop-{i}{suffix}" for i in range(3) for suffix in ("", "+frame")}
+    assert set(scores["sentinel_id"]) == names
+    assert set(scores["panel"]) == {"shop"}
+    assert outcome.summary["coverage"]["guarded"] == {"shop": 3}
+    lines = (tmp_path / "run" / "flags.jsonl").read_text().splitlines()
+    flags = [json.loads(line) for line in lines]
+    by_attribution = [flag for flag in flags if "stride" in flag["by"]]
+    assert by_attribution
+    for flag in by_attribution:
+        is_framed = flag["sentinel_id"].endswith("+frame")
+        assert ("in the system prompt that most rows have" in flag["reasons"][0]) == is_framed
+        assert "You serve a shop" not in flag["reasons"][0]
