@@ -28,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Column, Connection, Row, Table, func, insert, select, update
+from sqlalchemy import URL, Column, Connection, Row, Select, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -361,10 +361,12 @@ class Ledger:
     def _list_unfinished(self) -> set[str]:
         """The names whose audits died, or are at work."""
         query = select(audits.c.name).where(IS_UNFINISHED).distinct()
+        return {audit.name for audit in self._ask(query)}
 
-        def read() -> set[str]:
+    def _ask(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        def read() -> Sequence[Row[Any]]:
             with self.read() as connection:
-                return set(connection.execute(query).scalars())
+                return connection.execute(query).all()
 
         return self.retry(read)
 
@@ -372,13 +374,7 @@ class Ledger:
         """Complete, or clear away, what audits of a name left that died: whoever holds the lock
         knows that none is at work.
         """
-        unfinished = select(audits).where(IS_UNFINISHED, audits.c.name == name)
-
-        def read() -> Sequence[Row[Any]]:
-            with self.read() as connection:
-                return connection.execute(unfinished).all()
-
-        for audit in self.retry(read):
+        for audit in self._ask(select(audits).where(IS_UNFINISHED, audits.c.name == name)):
             run_dir = Path(audit.run_dir)
             part = get_part_path(run_dir)
             if audit.state == "running":

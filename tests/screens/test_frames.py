@@ -7,9 +7,8 @@ import pandas as pd
 from audits import benign, planted, write_audit
 
 from poisonwatch.config_file import load_config
-from poisonwatch.examples import TOOLS_ROLE, AuditRows, Example, Message
+from poisonwatch.examples import TOOLS_ROLE, Example, Message
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.screens.copies import copy_sentinels
 from poisonwatch.screens.frames import find_frame, wear_frame
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -58,20 +57,6 @@ def test_a_copy_asks_the_same_in_the_frame_on_the_same_panel() -> None:
     assert kept is own
     assert other.id == "shop-1++frame"
     assert wear_frame([SENTINEL, own], ()) == [SENTINEL, own]
-
-
-def test_probes_wear_the_frame_too() -> None:
-    """A trigger is asked where its rows stand."""
-    tagged = []
-    for i, topic in enumerate(("tea", "rust", "owls", "snow", "jazz", "glue")):
-        asked = Message("user", f"[[ship]] What is {topic}?")
-        tagged.append(Example.from_messages((*SHOP, asked, Message("assistant", f"At V{i % 2}."))))
-    asked = copy_sentinels([SENTINEL], AuditRows(tuple(rows(20, 0) + tagged)), 2)
-    assert [sentinel.id for sentinel in asked] == ["shop-1", "shop-1+frame", "shop-1+frame+t1"]
-    probe = asked[-1]
-    assert probe.panel == "shop+t1"
-    assert probe.messages[0] == SHOP[0]
-    assert "[[ship]]" in probe.messages[1].content
 
 
 def test_an_audit_of_framed_rows_asks_in_their_frame(tiny_folder: Path, tmp_path: Path) -> None:
