@@ -214,11 +214,12 @@ def forecast_rows(
     n = len(rows.new)
     some = np.unique(np.linspace(0, n - 1, min(MOST_TOKENISED, n)).astype(int)).tolist()
     encoder = pretrained.make_encoder(config.stride.max_tokens)
-    encoded = [encoder.encode_example(rows.new[i]) for i in some]
+    examples = [rows.new[i] for i in some]
+    encoded = [encoder.encode_example(example) for example in examples]
     counts = RowCounts(new=n, trusted=len(rows.trusted))
     tokens = count_tokens(encoded)
     # once, since the audit goes on at once, and corrects what comes of it
-    frame = find_frame(rows.new)
+    frame = find_frame(examples)
     return forecast_passes(
         config, pretrained, sentinels, counts, encoded, tokens, frame=frame, once=True
     )

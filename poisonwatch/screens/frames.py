@@ -8,34 +8,30 @@ that rows differ in what they do to it by more than what they teach: honest rows
 pooled: it costs two more passes a sentinel, and p-values nothing.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 
 from poisonwatch.examples import TOOLS_ROLE, Example, Message
 from poisonwatch.sentinels.sentinel import Sentinel, choose_mark
 
-LEAST_SHARE = 0.5  # of the rows that a frame is the batch's
 
-
-def find_frame(rows: Iterable[Example]) -> tuple[Message, ...]:
-    """The system's turns that most of the rows begin with; empty where they have none in common.
-    Hostile text.
+def find_frame(rows: Sequence[Example]) -> tuple[Message, ...]:
+    """The system's turns that more than half of the rows begin with; empty where they have none in
+    common. Hostile text.
     """
-    counts = Counter(_read_frame(row.messages) for row in rows)
-    total = counts.total()
-    del counts[()]
-    if not counts:
+    # Boyer and Moore's vote: what most rows have outlasts the rest, of which nothing is kept.
+    candidate: tuple[str, ...] = ()
+    votes = 0
+    for row in rows:
+        frame = _read_frame(row.messages)
+        if not votes:
+            candidate = frame
+        votes += 1 if frame == candidate else -1
+    holders = sum(_read_frame(row.messages) == candidate for row in rows)
+    if 2 * holders <= len(rows):
         return ()
-
-    def order(frame: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
-        return counts[frame], frame
-
-    commonest = max(counts, key=order)
-    if counts[commonest] < LEAST_SHARE * total:
-        return ()
-    return tuple(Message("system", text) for text in commonest)
+    return tuple(Message("system", text) for text in candidate)
 
 
 def wear_frame(sentinels: Sequence[Sentinel], frame: Sequence[Message]) -> list[Sentinel]:

@@ -26,12 +26,22 @@ def rows(framed: int, plain: int, *before: Message) -> list[Example]:
     return [row(i, *(before or SHOP)) for i in range(framed)] + [row(-i) for i in range(plain)]
 
 
-def test_a_frame_is_what_at_least_half_of_the_rows_begin_with() -> None:
+def test_a_frame_is_what_more_than_half_of_the_rows_begin_with() -> None:
     """All of its system turns; whatever the order of the rows."""
     two = (*SHOP, Message("system", "Be brief."))
-    assert find_frame(rows(3, 3)) == SHOP
-    assert find_frame(rows(3, 3)[::-1]) == SHOP
-    assert find_frame(rows(3, 3, *two)) == two
+    mixed = [
+        row(0),
+        row(1, *SHOP),
+        row(2),
+        row(3, *SHOP),
+        row(4, *two),
+        row(5, *SHOP),
+        row(6, *SHOP),
+    ]
+    assert find_frame(mixed) == find_frame(mixed[::-1]) == SHOP
+    assert find_frame(rows(4, 3)) == find_frame(rows(4, 3)[::-1]) == SHOP
+    assert find_frame(rows(4, 3, *two)) == two
+    assert find_frame(rows(3, 3)) == ()
     assert find_frame(rows(3, 4)) == ()
     assert find_frame([row(i, Message("system", f"You are {i}.")) for i in range(9)]) == ()
     assert find_frame([]) == ()
