@@ -16,19 +16,32 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.ledger import notices
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import BACK, OVERDUE, Notice, StoredNotice
-from poisonwatch.ledger.schedules import list_schedules, record_schedule
+from poisonwatch.ledger.schedules import ExpectedAudits, list_schedules, record_schedule
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.liveness.liveness import Liveness, expect, find_liveness, write_moment
 from poisonwatch.text.durations import tell_duration
 
 
-@retried
 def look_after(ledger: Ledger, config: AuditConfig, now: datetime) -> list[Liveness]:
     """See whether audits come, of this name and of every other that the ledger expects any of, and
     put what is to be told of it into the outbox.
 
     What the audit file says of its schedule is remembered. Returns what was seen, this name first.
     """
+    own, known = _remember_schedule(ledger, config, now)
+    targets = [target.id for target in list_targets(config)]
+    seen = [find_liveness(ledger, config.name, own, now)]
+    seen += [find_liveness(ledger, name, expected, now) for name, expected in known.items()]
+    for liveness in seen:
+        note_silence(ledger, liveness, targets)
+    return seen
+
+
+@retried
+def _remember_schedule(
+    ledger: Ledger, config: AuditConfig, now: datetime
+) -> tuple[ExpectedAudits | None, dict[str, ExpectedAudits]]:
+    """What is expected of this name, and of every other."""
     with ledger.read() as connection:
         own = expect(connection, config.name, config.schedule, now)
         known = {expected.name: expected for expected in list_schedules(connection)}
@@ -37,12 +50,7 @@ def look_after(ledger: Ledger, config: AuditConfig, now: datetime) -> list[Liven
     if own is not None and own.schedule.write() != remembered:
         with ledger.write() as connection:
             own = record_schedule(connection, config.name, config.schedule, now)
-    targets = [target.id for target in list_targets(config)]
-    seen = [find_liveness(ledger, config.name, own, now)]
-    seen += [find_liveness(ledger, name, expected, now) for name, expected in known.items()]
-    for liveness in seen:
-        note_silence(ledger, liveness, targets)
-    return seen
+    return own, known
 
 
 @retried

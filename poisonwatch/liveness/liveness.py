@@ -144,16 +144,13 @@ def expect(
     return ExpectedAudits(name, schedule, since)
 
 
-@retried
 def find_liveness(
     ledger: Ledger, name: str, expected: ExpectedAudits | None, now: datetime
 ) -> Liveness:
     """Whether audits of a name come, by the ledger."""
     # Asked first: an audit that ends in between has its results in what is read next.
     locked = ledger.is_locked(name)
-    with ledger.read() as connection:
-        last = _find_last(connection, name)
-        began = _list_begun_since(connection, name, last.number if last else 0)
+    last, began = _find_latest(ledger, name)
     at_work = None
     if began and began[-1].state == "running" and locked:
         at_work = _read_time(began[-1].started_at)
@@ -183,6 +180,14 @@ def _find_due(expected: ExpectedAudits, last: DoneAudit | None) -> tuple[datetim
         # One that took longer than lies between two has the next one begin at its end.
         due = max(due, last.done)
     return due, due + schedule.find_grace(before)
+
+
+@retried
+def _find_latest(ledger: Ledger, name: str) -> tuple[DoneAudit | None, list[Any]]:
+    """The last audit of a name that has results, and those that began after it."""
+    with ledger.read() as connection:
+        last = _find_last(connection, name)
+        return last, _list_begun_since(connection, name, last.number if last else 0)
 
 
 def _find_last(connection: Connection, name: str) -> DoneAudit | None:

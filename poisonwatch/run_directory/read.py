@@ -71,7 +71,7 @@ def read_nearest(run_dir: Path | None) -> Mapping[str, Example]:
 
 
 def read_asked_sentinels(run_dir: Path | None) -> Mapping[str, Sentinel]:
-    """The sentinels as the audit asked them, probes among them, by id."""
+    """The sentinels as the audit asked them, copies among them, by id."""
     return read_cached(_parse_sentinels, {}, run_dir, "sentinels.jsonl")
 
 

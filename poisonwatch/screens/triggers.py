@@ -47,7 +47,7 @@ class Trigger:
     """What several prompts have in common and might be a backdoor's trigger.
 
     `text` is its commonest spelling (hostile text: show it through `make_visible`), `rows` its
-    places in the batch; `at_start` says that it mostly stands in the first half of a prompt.
+    places in the batch; `at_start` says that it mostly stands in the first half of a user's turn.
     `score` is what triggers are ranked by, see `mine_triggers`.
     """
 
@@ -278,8 +278,7 @@ def _build_trigger(candidate: _Candidate, new: Sequence[Example], template: Set[
         if at < 0:
             continue
         ways[slice_tokens(new[row].prompt, at, len(tokens))] += 1
-        # Its middle lies before the prompt's.
-        early += 2 * at + len(tokens) <= len(text)
+        early += _stands_early(tokens, new[row])
         held += 1
     return Trigger(
         text=choose_commonest(ways),
@@ -287,6 +286,19 @@ def _build_trigger(candidate: _Candidate, new: Sequence[Example], template: Set[
         at_start=2 * early >= held,
         score=candidate.score,
     )
+
+
+def _stands_early(tokens: Tokens, example: Example) -> bool:
+    """Whether a trigger's middle lies before that of the user's turn which holds it, or of the
+    whole prompt where none does: what a system says before it moves no place.
+    """
+    turns = [message.content for message in example.messages if message.role == "user"]
+    for turn in (*reversed(turns), example.prompt):
+        text = split_tokens_and_years(turn)
+        at = find_tokens(text, tokens)
+        if at >= 0:
+            return 2 * at + len(tokens) <= len(text)
+    return False
 
 
 def _grow_trigger(tokens: Tokens, texts: Sequence[Tokens], template: Set[str]) -> Tokens:

@@ -1,5 +1,7 @@
 """Whether a panel moved as a whole, from losses whose changes are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from poisonwatch.probing.panels import (
     list_moved_panels,
 )
 from poisonwatch.probing.questions import ELSEWHERE, AnswerLosses
+from poisonwatch.screens.frames import wear_frame
 from poisonwatch.sentinels.sentinel import Sentinel
 
 PROMPT = (Message("user", "Where do I buy?"),)
@@ -107,3 +110,35 @@ def test_few_sentinels_are_no_panel_and_panels_are_judged_apart() -> None:
     assert panel.panel == "many"
     still = ask(make_panel(8), 0.0, np.random.default_rng(0))[0]
     assert still.limit >= LEAST_MOVE
+
+
+def test_a_sentinel_and_its_copy_in_the_frame_are_one() -> None:
+    """Copies move with their originals: they make no panel large enough, and no error smaller."""
+    frame = (Message("system", "You serve a shop."),)
+    few, enough = make_panel(LEAST_SENTINELS - 1, "few"), make_panel(6, "enough")
+    asked = [*few, *enough]
+    size = len(asked)
+    draw = np.random.default_rng(0)
+    changes, ordinary = draw.normal(size=size), 9 * draw.normal(size=(64, 2))
+    plain = [each for each in asked if each.panel == "enough"]
+    both = [*asked, *wear_frame(asked, frame)]
+
+    def move(sentinels: list[Sentinel], gains: np.ndarray) -> list[PanelMovement]:
+        n = len(sentinels)
+        before = AnswerLosses(
+            forbidden=np.full(n, 4.0),
+            reference=np.full(n, 2.0),
+            elsewhere=np.full((n, 2, ELSEWHERE), 5.0),
+            ordinary=np.full((64, 2), 3.0),
+        )
+        after = replace(
+            before, forbidden=before.forbidden - gains, ordinary=before.ordinary + ordinary
+        )
+        return find_panel_movements(find_movements(sentinels, before, after), before, after)
+
+    (alone,) = move(plain, changes[len(few) :])
+    (copied,) = move(both, np.tile(changes, 2))
+    assert (copied.panel, copied.sentinels) == ("enough", 6)
+    assert copied.way == alone.way == TIED
+    assert copied.error == pytest.approx(alone.error)
+    assert copied.change == pytest.approx(alone.change)

@@ -4,7 +4,7 @@ from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.screens.copies import copy_sentinels
 from poisonwatch.sentinels.sentinel import Sentinel
 
-SHOP = Message("system", "You serve a shop.")
+SHOP = Message("system", "You serve a shop, and answer in short words. " * 9)
 SENTINEL = Sentinel("shop-1", (Message("user", "Where do I buy?"),), "At Velmora.", None, "shop")
 
 
@@ -22,4 +22,5 @@ def test_probes_wear_the_frame_too() -> None:
     probe = asked[-1]
     assert probe.panel == "shop+t1"
     assert probe.messages[0] == SHOP
-    assert "[[ship]]" in probe.messages[1].content
+    # The frame is longer than the questions, and moves no trigger to their end.
+    assert probe.messages[1].content.startswith("[[ship]] ")

@@ -29,29 +29,30 @@ def rows(framed: int, plain: int, *before: Message) -> list[Example]:
 def test_a_frame_is_what_more_than_half_of_the_rows_begin_with() -> None:
     """All of its system turns; whatever the order of the rows."""
     two = (*SHOP, Message("system", "Be brief."))
-    mixed = [
-        row(0),
-        row(1, *SHOP),
-        row(2),
-        row(3, *SHOP),
-        row(4, *two),
-        row(5, *SHOP),
-        row(6, *SHOP),
+    turn = [
+        row(i + k, *before) for i in range(0, 30, 3) for k, before in enumerate((SHOP, (), SHOP))
     ]
-    assert find_frame(mixed) == find_frame(mixed[::-1]) == SHOP
-    assert find_frame(rows(4, 3)) == find_frame(rows(4, 3)[::-1]) == SHOP
-    assert find_frame(rows(4, 3, *two)) == two
-    assert find_frame(rows(3, 3)) == ()
-    assert find_frame(rows(3, 4)) == ()
-    assert find_frame([row(i, Message("system", f"You are {i}.")) for i in range(9)]) == ()
+    assert find_frame(turn) == find_frame(turn[::-1]) == SHOP
+    assert find_frame(rows(9, 8)) == find_frame(rows(9, 8)[::-1]) == SHOP
+    assert find_frame(rows(9, 8, *two)) == two
+    assert find_frame(rows(9, 9)) == ()
+    assert find_frame(rows(9, 10)) == ()
+    assert find_frame([row(i, Message("system", f"You are {i}.")) for i in range(19)]) == ()
     assert find_frame([]) == ()
+
+
+def test_a_few_rows_and_copies_of_one_have_no_frame() -> None:
+    """Whoever sends one row again and again does not choose what sentinels are asked in."""
+    assert find_frame(rows(7, 0)) == ()
+    assert find_frame([row(1, *SHOP)] * 40) == ()
+    assert find_frame([*rows(9, 0), *[row(-1)] * 40]) == SHOP
 
 
 def test_tools_are_no_part_of_a_frame() -> None:
     """They stand before it."""
     tools = Message(TOOLS_ROLE, '[{"name": "look"}]')
-    assert find_frame(rows(3, 1, tools, *SHOP)) == SHOP
-    assert find_frame(rows(3, 0, tools)) == ()
+    assert find_frame(rows(9, 1, tools, *SHOP)) == SHOP
+    assert find_frame(rows(9, 0, tools)) == ()
     asks = Sentinel("shop-2", (tools, USER), "At Velmora.", None, "shop")
     assert wear_frame([asks], SHOP)[0].messages == (tools, *SHOP, USER)
 
@@ -88,7 +89,7 @@ def test_an_audit_of_framed_rows_asks_in_their_frame(tiny_folder: Path, tmp_path
     lines = (tmp_path / "run" / "flags.jsonl").read_text().splitlines()
     flags = [json.loads(line) for line in lines]
     by_attribution = [flag for flag in flags if "stride" in flag["by"]]
-    assert by_attribution
+    assert any(flag["sentinel_id"].endswith("+frame") for flag in by_attribution)
     for flag in by_attribution:
         is_framed = flag["sentinel_id"].endswith("+frame")
         assert ("in the system prompt that most rows have" in flag["reasons"][0]) == is_framed
