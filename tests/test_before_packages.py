@@ -52,6 +52,7 @@ from poisonwatch.run_directory.read import (
     read_coefficients,
     read_evidence,
 )
+from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.explain import explain_response
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_packages"
@@ -219,12 +220,7 @@ def readback(run_dir: Path) -> dict[str, Any]:
         "whole": is_group_complete(run_dir, group),
         "shared": [shared["text"] for shared in group["prompt_ngrams"] + group["answer_ngrams"]],
         "sentinels": {
-            # A message that is not masked says so since.
-            name: {
-                **json.loads(json.dumps(asdict(sentinel))),
-                "messages": [message.to_record() for message in sentinel.messages],
-            }
-            for name, sentinel in read_asked_sentinels(run_dir).items()
+            name: asked_then(sentinel) for name, sentinel in read_asked_sentinels(run_dir).items()
         },
         "rows": of_rows,
         "heat": {
@@ -233,6 +229,15 @@ def readback(run_dir: Path) -> dict[str, Any]:
             "levels": compute_levels(heat.values, STEPS_THEN).tolist(),
         },
     }
+
+
+def asked_then(sentinel: Sentinel) -> dict[str, Any]:
+    """A sentinel as it was told of then: no message said that it is not masked, and none was asked
+    in a batch's own system prompt.
+    """
+    told = json.loads(json.dumps(asdict(sentinel)))
+    assert told.pop("framed") is False
+    return {**told, "messages": [message.to_record() for message in sentinel.messages]}
 
 
 def explained(folder: Path) -> dict[str, Any]:
