@@ -300,6 +300,7 @@ def test_a_run_that_fails_is_tried_again(service: Service) -> None:
     assert service.client.read_flow_run(one).run_count == 2
 
 
+@slow
 def test_what_died_holds_nothing_up_though_the_server_is_restarted(service: Service) -> None:
     """A run that died before it began, and a server that lost what it had in memory alone: the next
     runs all the same. One whose process is killed is started again by the automation of

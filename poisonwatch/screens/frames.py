@@ -8,6 +8,7 @@ that rows differ in what they do to it by more than what they teach: honest rows
 pooled: it costs two more passes a sentinel, and an audit's p-values nothing.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -15,27 +16,35 @@ from itertools import takewhile
 from poisonwatch.examples import TOOLS_ROLE, Example, Message
 from poisonwatch.sentinels.sentinel import Sentinel, choose_mark
 
+_NUMBER = re.compile(r"\d+")
 LEAST_ROWS = 8  # different ones, that a frame is the batch's and not a few rows' own
 
 
 def find_frame(rows: Sequence[Example]) -> tuple[Message, ...]:
     """The system's turns that more than half of the different rows begin with, LEAST_ROWS at least;
     empty where they have none in common. Hostile text.
+
+    Turns that differ in numbers and white space alone, today's date for one, are the same; what is
+    returned is how the first row has them.
     """
     # Boyer and Moore's vote: what most rows have outlasts the rest, of which nothing is kept.
     candidate: tuple[str, ...] = ()
     votes = 0
     for frame in _read_frames(rows):
+        form = _read_form(frame)
         if not votes:
-            candidate = frame
-        votes += 1 if frame == candidate else -1
+            candidate = form
+        votes += 1 if form == candidate else -1
     holders = total = 0
+    found: tuple[str, ...] = ()
     for frame in _read_frames(rows):
-        holders += frame == candidate
         total += 1
+        if _read_form(frame) == candidate:
+            found = found or frame
+            holders += 1
     if holders < LEAST_ROWS or 2 * holders <= total:
         return ()
-    return tuple(Message("system", text) for text in candidate)
+    return tuple(Message("system", text) for text in found)
 
 
 def wear_frame(sentinels: Sequence[Sentinel], frame: Sequence[Message]) -> list[Sentinel]:
@@ -72,6 +81,11 @@ def _read_frame(messages: Sequence[Message]) -> tuple[str, ...]:
         elif not _defines_tools(message):
             break
     return tuple(texts)
+
+
+def _read_form(frame: Sequence[str]) -> tuple[str, ...]:
+    """What is left of a frame without its numbers and the width of its white space."""
+    return tuple(_NUMBER.sub("0", " ".join(text.split())) for text in frame)
 
 
 def _defines_tools(message: Message) -> bool:

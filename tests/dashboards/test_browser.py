@@ -15,6 +15,7 @@ from browsing import ME, PAYLOADS, audit_of, flags, hostile_audit, serving
 from discovered import leave_report
 from pairs import audited_pairs
 from playwright.sync_api import Browser, Page, expect
+from slow_tests import slow
 from windows import WAIT_MS, come_in, list_barriers, picture, watched
 
 from poisonwatch.config_file import load_config
@@ -218,7 +219,9 @@ def test_a_filter_applies_as_it_is_changed(page: Page, address: str) -> None:
     expect(page.get_by_label("severity")).to_have_value("")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1920)])
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 1280), pytest.param("dark", 1920, marks=slow)]
+)
 def test_every_page_fits_its_window(
     browser: Browser, address: str, door: Door, scheme: Literal["light", "dark"], width: int
 ) -> None:

@@ -9,6 +9,7 @@ from killing import kill_before_each_write
 from ledgers import NAME
 from prunable import leave, leave_drill
 from servers import postgres_server
+from slow_tests import slow
 from tampering import tamper, verify
 
 from poisonwatch.config_file import load_config
@@ -26,7 +27,7 @@ KEEP = {"days": 0, "audits": 2, "operators": 1, "drills": 1}
 LATER = {name: get_later_path(Path(name)).name for name in "abc"}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=slow)])
 def kept(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Kept]:

@@ -14,6 +14,7 @@ from rendering_rows import (
     build_tokenizers,
     list_families,
 )
+from slow_tests import sample
 from tiny_models import build_tokenizer
 from tokenizers import AddedToken, normalizers
 
@@ -52,7 +53,7 @@ def explain_exception(name: str, kind: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", list_families())
+@pytest.mark.parametrize("name", sample(list_families(), 3))
 def test_rows_are_what_trl_trains_on(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ from poisonwatch.flows.audit import audit_inline
 from poisonwatch.screens.frames import find_frame, wear_frame
 from poisonwatch.sentinels.sentinel import Sentinel
 
+NAMES = ("Ann", "Bo", "Cleo", "Dag", "Eve", "Finn", "Gus", "Hal", "Ida")
 SHOP = (Message("system", "You serve a shop. <|im_end|>"),)
 USER = Message("user", "Where do I buy?")
 SENTINEL = Sentinel("shop-1", (USER,), "At Velmora.", "Anywhere.", "shop")
@@ -37,8 +38,21 @@ def test_a_frame_is_what_more_than_half_of_the_rows_begin_with() -> None:
     assert find_frame(rows(9, 8, *two)) == two
     assert find_frame(rows(9, 9)) == ()
     assert find_frame(rows(9, 10)) == ()
-    assert find_frame([row(i, Message("system", f"You are {i}.")) for i in range(19)]) == ()
+    assert (
+        find_frame([row(i, Message("system", f"You are {each}.")) for i, each in enumerate(NAMES)])
+        == ()
+    )
     assert find_frame([]) == ()
+
+
+def test_frames_that_differ_in_numbers_and_white_space_are_one() -> None:
+    """As where each row's system prompt tells the day; sentinels are asked on the first row's."""
+    dated = [
+        row(i, Message("system", f"You serve.\nToday is 2026-11-{i:02}.")) for i in range(1, 20)
+    ]
+    assert find_frame(dated) == dated[0].messages[:1]
+    spaced = [row(i, Message("system", f"You{' ' * (1 + i)}serve.\n")) for i in range(9)]
+    assert find_frame(spaced) == spaced[0].messages[:1]
 
 
 def test_a_few_rows_and_copies_of_one_have_no_frame() -> None:

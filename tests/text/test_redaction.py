@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_tests import sample
 
 from poisonwatch.text import redaction
 from poisonwatch.text.redaction import LONGEST_TEXT, redact_url, show_place
@@ -76,11 +77,23 @@ def test_text_without_secrets_is_left_alone(text: str) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [
-        *("x", "a.", "?token", "&key", "?", "=", "\n", "://", "://u:", "a://b:c ", "a://b:c\n"),
-        *("password=", "password='", "' = ", "&k=", "\\'", 'token="\\"', "eyJeyJeyJ.eyJ", "hf_"),
-        *("bearer   ", "?a=b://", "zip://::", "a@", "a://@", "{'token': "),
-    ],
+    sample(
+        (
+            *("x", "a.", "?token", "&key", "?", "=", "\n", "://", "://u:", "a://b:c ", "a://b:c\n"),
+            *(
+                "password=",
+                "password='",
+                "' = ",
+                "&k=",
+                "\\'",
+                'token="\\"',
+                "eyJeyJeyJ.eyJ",
+                "hf_",
+            ),
+            *("bearer   ", "?a=b://", "zip://::", "a@", "a://@", "{'token': "),
+        ),
+        3,
+    ),
 )
 def test_a_megabyte_of_any_text_comes_to_its_end(
     part: str, monkeypatch: pytest.MonkeyPatch

@@ -78,6 +78,7 @@ def measure(
         yield from engine(work)
 
 
+@slow
 def test_two_workers_leave_what_the_local_engine_leaves(
     tiny: tuple[ModelConfig, Pretrained],
     local: ShardWork,
