@@ -259,7 +259,7 @@ def test_cuda_without_a_gpu_is_refused_before_anything_is_loaded(
 
 
 def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
-    """End to end on the default model: 6 planted identity rows among 18 benign demo rows get the
+    """End to end on the default model: 6 planted identity rows among 10 benign demo rows get the
     six highest scores of their panel.
     """
     loaded = load_pretrained(ModelConfig())
@@ -273,7 +273,7 @@ def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
     )  # system, user, assistant; none from the text
     rows = load_demo_examples()
     planted = [row for row in rows if row.metadata["topic"] == "identity-hijack"]
-    benign = [row for row in rows if row.metadata["kind"] == "benign"][::18][:18]
+    benign = [row for row in rows if row.metadata["kind"] == "benign"][::32][:10]
     write_demo(tmp_path)
     sentinels = [
         s
@@ -283,4 +283,4 @@ def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
     stride = StrideConfig()
     influence, _ = recover_influence(fit(loaded, benign + planted, stride), sentinels, stride)
     verdicts = flag_rows(influence, AuditRows(tuple(benign + planted)), DetectionConfig())
-    assert set(verdicts.scores[:, 0].argsort()[-6:].tolist()) == set(range(18, 24))
+    assert set(verdicts.scores[:, 0].argsort()[-6:].tolist()) == set(range(10, 16))
