@@ -1,9 +1,10 @@
 """Do sentinels see more in the batch's frame, and flag fewer honest rows?
 
-    python benchmarks/frames.py --data DIR [--counts 0 10] [--seeds 3] [--only CASE ...]
+    python benchmarks/frames.py --data DIR [--plain-trusted] [--counts 0 10] [--seeds 3]
+    [--only CASE ...]
 
-All rows of an audit, trusted ones, too, are put into one system prompt, and the sentinels are asked
-three ways: as they are written, in the frame alone, and both ways with the measurements pooled, as
+All rows of an audit, trusted ones, too, are put into one system prompt (with `--plain-trusted` new
+rows alone), and the sentinels are asked three ways: as they are written, in the frame alone, and both ways with the measurements pooled, as
 audits ask (`screens.frames`). DIR is laid out as in `cases.py`; of its rows BACKGROUND, POISON and
 HARD_NEGATIVES are drawn, for each takes a pass of its own in the frame.
 """
@@ -11,14 +12,15 @@ HARD_NEGATIVES are drawn, for each takes a pass of its own in the frame.
 import argparse
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from cases import Case, Rows, read_chosen
-from detection import Measured, draw_audit, judged, measure
+from detection import Audit, Measured, draw_audit, judged, measure
 
 from poisonwatch.config import DetectionConfig, ModelConfig
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.screens.frames import wear_frame
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -38,11 +40,23 @@ def put_into_frame(row: Example) -> Example:
     return Example.from_messages((*FRAME, *row.messages), row.source, row.position)
 
 
-def draw_framed(rows: Sequence[Example], most: int) -> list[Example]:
-    """So many of the rows, the same ones each time, in the frame."""
+def draw_rows(rows: Sequence[Example], most: int) -> list[Example]:
+    """So many of the rows, the same ones each time."""
     drawn = list(rows)
     random.Random(1).shuffle(drawn)
-    return [put_into_frame(row) for row in drawn[:most]]
+    return drawn[:most]
+
+
+def draw_framed(rows: Sequence[Example], most: int) -> list[Example]:
+    """So many of the rows, the same ones each time, in the frame."""
+    return [put_into_frame(row) for row in draw_rows(rows, most)]
+
+
+def trust_plain(audit: Audit, plain: Sequence[Example]) -> Audit:
+    """The audit with its trusted rows as they were before they were put into the frame."""
+    by_id = {put_into_frame(row).id: row for row in plain}
+    trusted = tuple(by_id[row.id] for row in audit.rows.trusted)
+    return replace(audit, rows=AuditRows(audit.rows.new, trusted))
 
 
 def ask_three_ways(sentinels: Sequence[Sentinel]) -> dict[str, list[Sentinel]]:
@@ -74,12 +88,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--plain-trusted", action="store_true", help="trusted rows have no frame")
     parser.add_argument("--counts", type=int, nargs="*", default=[0, 10])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(DEFAULT), help="cases")
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     background, cases = read_chosen(options.data, options.only)
+    plain = draw_rows(background, BACKGROUND) if options.plain_trusted else []
     background = draw_framed(background, BACKGROUND)
     cases = [
         Case(
@@ -90,7 +106,7 @@ def main() -> None:
         )
         for case in cases
     ]
-    rows = Rows.of_cases(options.model, background, cases)
+    rows = Rows.of_cases(options.model, background, cases, more=plain)
     found: dict[str, list[Measured]] = {}
     for case in cases:
         for way, sentinels in ask_three_ways(case.sentinels).items():
@@ -98,6 +114,8 @@ def main() -> None:
             for seed in range(options.seeds):
                 for count in options.counts:
                     audit = draw_audit(background, case, count, seed, domain=False)
+                    if plain:
+                        audit = trust_plain(audit, plain)
                     stride = rows.stride.model_copy(update={"K": len(audit.rows)})
                     influence = rows.influence(list(audit.rows.all), asked, stride, seed)
                     seen = judged(influence, audit, DetectionConfig())

@@ -9,6 +9,7 @@ import frames
 import pytest
 import row_bank
 import yaml
+from detection import draw_audit
 from made_up_rows import REFUSAL, ordinary, row, rows
 from tiny_models import build_model, build_tokenizer
 
@@ -20,10 +21,14 @@ def write(path: Path, examples: list[Example]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.parametrize("trusted", [[], ["--plain-trusted"]], ids=["framed", "plain"])
 def test_the_benchmark_asks_three_ways(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trusted: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A line a way, with figures between 0 and 1; every row of the bank is in the frame."""
+    """A line a way, with figures between 0 and 1."""
     for module in (cases, row_bank):
         monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
     model = tmp_path / "wide"
@@ -36,7 +41,7 @@ def test_the_benchmark_asks_three_ways(
     write(folder / "hard_negatives.jsonl", rows(ordinary(4, 50)))
     sentinel = {"id": "shop-1", "prompt": "Where is the shop?", "forbidden": REFUSAL}
     (folder / "sentinels.yaml").write_text(yaml.safe_dump([sentinel]))
-    options = ["--data", str(tmp_path / "data"), "--only", "shop", "--counts", "0", "4"]
+    options = ["--data", str(tmp_path / "data"), "--only", "shop", "--counts", "0", "4", *trusted]
     monkeypatch.setattr(sys, "argv", ["frames.py", *options, "--seeds", "1", "--model", str(model)])
     frames.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if "| shop |" in line]
@@ -50,6 +55,17 @@ def test_the_benchmark_asks_three_ways(
         assert 0 < precision <= 1
         assert 0 <= recall <= 1
         assert 0 <= share <= 1
+
+
+def test_trusted_rows_may_be_without_the_frame() -> None:
+    """They are those that the audit drew, as they were written; new rows stay in it."""
+    plain = frames.draw_rows(rows(ordinary(20)), 20)
+    case = cases.Case("shop", [], [], [])
+    audit = draw_audit(list(map(frames.put_into_frame, plain)), case, 0, 0, domain=False)
+    without = frames.trust_plain(audit, plain)
+    assert without.rows.new == audit.rows.new
+    assert [frames.put_into_frame(row) for row in without.rows.trusted] == list(audit.rows.trusted)
+    assert {row.id for row in without.rows.trusted} < {row.id for row in plain}
 
 
 def test_rows_are_drawn_alike_each_time_and_put_into_the_frame() -> None:
