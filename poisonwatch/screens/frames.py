@@ -3,9 +3,9 @@ asked in it, too.
 
 What a model learns in a frame shows there first, and elsewhere faintly or not at all (arXiv
 2604.25891). And a sentinel without the frame that all rows have is unlike every one of them, so
-that rows differ in what they do to it by more than what they teach: honest rows are flagged
-(`benchmarks/RESULTS.md`). A copy stands in the panel of its original, and their measurements are
-pooled: it costs two more passes a sentinel, and an audit's p-values nothing.
+that rows differ in what they do to it by more than what they teach: now and then honest rows are
+flagged (`benchmarks/RESULTS.md`). A copy stands in the panel of its original, and their
+measurements are pooled: it costs two more passes a sentinel, and an audit's p-values nothing.
 """
 
 import re
