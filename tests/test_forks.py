@@ -168,7 +168,8 @@ def test_fails(tmp_path_factory):
     code, said = ask(tmp_path, "--forks", "2", "-x", a=waits, b=fails, c="def test_c(): pass")
     assert code == 1
     assert list_outcomes(said)[1] == "1 failed"
-    assert set(read_notes(tmp_path, "begun")) == set(read_notes(tmp_path, "ended"))
+    # The other process may be interrupted as it begins or ends its next test: as of pytest itself,
+    # what a fixture was at then stays.
     assert "test_a" in read_notes(tmp_path, "ended")
 
 
