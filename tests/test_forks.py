@@ -40,6 +40,12 @@ def note(tmp_path_factory):
     yield
     (folder / f"ended-{__name__}").write_text(str(os.getpid()))
 """
+TEST_THAT_WAITS = """
+def test_waits(tmp_path_factory):
+    (tmp_path_factory.getbasetemp().parent / "waits").touch()
+    import time
+    time.sleep(1800)
+"""
 EVERY_OUTCOME = """
 import logging, sys
 handler = logging.StreamHandler(sys.stderr)  # as packages do as they are imported
@@ -151,13 +157,6 @@ def test_where_a_process_dies_its_test_has_failed_and_the_others_run(tmp_path: P
 
 def test_the_first_failure_ends_all_where_it_is_to(tmp_path: Path) -> None:
     """Who is at work elsewhere is interrupted, and ends what its tests began."""
-    waits = """
-def test_waits(tmp_path_factory):
-    base = tmp_path_factory.getbasetemp().parent
-    (base / "waits").touch()
-    import time
-    time.sleep(1800)
-"""
     fails = """
 def test_fails(tmp_path_factory):
     import time
@@ -165,7 +164,9 @@ def test_fails(tmp_path_factory):
         time.sleep(0.1)
     assert False
 """
-    code, said = ask(tmp_path, "--forks", "2", "-x", a=waits, b=fails, c="def test_c(): pass")
+    code, said = ask(
+        tmp_path, "--forks", "2", "-x", a=TEST_THAT_WAITS, b=fails, c="def test_c(): pass"
+    )
     assert code == 1
     assert list_outcomes(said)[1] == "1 failed"
     # The other process may be interrupted as it begins or ends its next test: as of pytest itself,
@@ -175,12 +176,12 @@ def test_fails(tmp_path_factory):
 
 def test_where_pytest_is_ended_what_it_forked_ends_too(tmp_path: Path) -> None:
     """By a signal that lets it do nothing more: what tests began is ended all the same."""
-    waits = "def test_waits():\n    import time\n    time.sleep(1800)"
-    command = write_files(tmp_path, "--forks", "2", a=waits)
+    command = write_files(tmp_path, "--forks", "2", a=TEST_THAT_WAITS)
     environment = {**os.environ, "PYTHONPATH": str(TESTS / "support")}
     silent = subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdout=silent, stderr=silent) as process:
-        wait_until(lambda: "test_a" in read_notes(tmp_path, "begun"))
+        # Not earlier: what a fixture that is interrupted was at is undone by nobody.
+        wait_until(lambda: (tmp_path / "base" / "waits").exists())
         process.kill()
     wait_until(lambda: read_notes(tmp_path, "ended") == read_notes(tmp_path, "begun"))
 
