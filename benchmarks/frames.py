@@ -4,9 +4,10 @@
     [--only CASE ...]
 
 All rows of an audit, trusted ones, too, are put into one system prompt (with `--plain-trusted` new
-rows alone), and the sentinels are asked three ways: as they are written, in the frame alone, and both ways with the measurements pooled, as
-audits ask (`screens.frames`). DIR is laid out as in `cases.py`; of its rows BACKGROUND, POISON and
-HARD_NEGATIVES are drawn, for each takes a pass of its own in the frame.
+rows alone), and the sentinels are asked three ways: as they are written, in the frame alone, and
+both ways with the measurements pooled, as audits ask (`screens.frames`). DIR is laid out as in
+`cases.py`; of its rows BACKGROUND, POISON and HARD_NEGATIVES are drawn, for each takes a pass of
+its own in the frame.
 """
 
 import argparse
