@@ -1,13 +1,13 @@
 """Do sentinels see more in the batch's frame, and flag fewer honest rows?
 
-    python benchmarks/frames.py --data DIR [--plain-trusted] [--counts 0 10] [--seeds 3]
-    [--only CASE ...]
+    python benchmarks/frames.py --data DIR [--plain-trusted | --no-frame] [--counts 0 10]
+    [--seeds 3] [--only CASE ...]
 
 All rows of an audit, trusted ones, too, are put into one system prompt (with `--plain-trusted` new
 rows alone), and the sentinels are asked three ways: as they are written, in the frame alone, and
 both ways with the measurements pooled, as audits ask (`screens.frames`). DIR is laid out as in
 `cases.py`; of its rows BACKGROUND, POISON and HARD_NEGATIVES are drawn, for each takes a pass of
-its own in the frame.
+its own in the frame. `--no-frame` audits the same rows as they are, for comparison.
 """
 
 import argparse
@@ -89,7 +89,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--plain-trusted", action="store_true", help="trusted rows have no frame")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--plain-trusted", action="store_true", help="trusted rows have no frame")
+    parts.add_argument("--no-frame", action="store_true", help="no row has the frame")
     parser.add_argument("--counts", type=int, nargs="*", default=[0, 10])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(DEFAULT), help="cases")
@@ -97,12 +99,13 @@ def main() -> None:
     options = parser.parse_args()
     background, cases = read_chosen(options.data, options.only)
     plain = draw_rows(background, BACKGROUND) if options.plain_trusted else []
-    background = draw_framed(background, BACKGROUND)
+    draw = draw_rows if options.no_frame else draw_framed
+    background = draw(background, BACKGROUND)
     cases = [
         Case(
             case.name,
-            draw_framed(case.poison, POISON),
-            draw_framed(case.hard_negatives, HARD_NEGATIVES),
+            draw(case.poison, POISON),
+            draw(case.hard_negatives, HARD_NEGATIVES),
             case.sentinels,
         )
         for case in cases
@@ -110,7 +113,10 @@ def main() -> None:
     rows = Rows.of_cases(options.model, background, cases, more=plain)
     found: dict[str, list[Measured]] = {}
     for case in cases:
-        for way, sentinels in ask_three_ways(case.sentinels).items():
+        ways = ask_three_ways(case.sentinels)
+        if options.no_frame:
+            ways = {"as written": case.sentinels}
+        for way, sentinels in ways.items():
             asked = rows.ask(sentinels)
             for seed in range(options.seeds):
                 for count in options.counts:

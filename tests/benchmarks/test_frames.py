@@ -21,9 +21,15 @@ def write(path: Path, examples: list[Example]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("trusted", [[], ["--plain-trusted"]], ids=["framed", "plain"])
+WAYS = ["as written", "in the frame", "both (shipped)"]
+
+
+@pytest.mark.parametrize(
+    ("options", "ways"), [([], WAYS), (["--plain-trusted"], WAYS), (["--no-frame"], WAYS[:1])]
+)
 def test_the_benchmark_asks_three_ways(
-    trusted: list[str],
+    options: list[str],
+    ways: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -41,15 +47,20 @@ def test_the_benchmark_asks_three_ways(
     write(folder / "hard_negatives.jsonl", rows(ordinary(4, 50)))
     sentinel = {"id": "shop-1", "prompt": "Where is the shop?", "forbidden": REFUSAL}
     (folder / "sentinels.yaml").write_text(yaml.safe_dump([sentinel]))
-    options = ["--data", str(tmp_path / "data"), "--only", "shop", "--counts", "0", "4", *trusted]
-    monkeypatch.setattr(sys, "argv", ["frames.py", *options, "--seeds", "1", "--model", str(model)])
+    command = [
+        "frames.py",
+        "--data",
+        str(tmp_path / "data"),
+        "--only",
+        "shop",
+        "--counts",
+        "0",
+        "4",
+    ]
+    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "--model", str(model), *options])
     frames.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if "| shop |" in line]
-    assert [line.split(" | ")[0] for line in lines] == [
-        "| as written",
-        "| in the frame",
-        "| both (shipped)",
-    ]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == ways
     for line in lines:
         precision, recall, share = map(float, line.split(" | ")[2:5])
         assert 0 < precision <= 1
