@@ -25,7 +25,7 @@ def find_frame(rows: Sequence[Example]) -> tuple[Message, ...]:
     empty where they have none in common. Hostile text.
 
     Turns that differ in numbers and white space alone, today's date for one, are the same; what is
-    returned is how the first row has them.
+    returned is the least of them as text, so that the order of the rows changes nothing.
     """
     # Boyer and Moore's vote: what most rows have outlasts the rest, of which nothing is kept.
     candidate: tuple[str, ...] = ()
@@ -36,13 +36,13 @@ def find_frame(rows: Sequence[Example]) -> tuple[Message, ...]:
             candidate = form
         votes += 1 if form == candidate else -1
     holders = total = 0
-    found: tuple[str, ...] = ()
+    found: tuple[str, ...] | None = None
     for frame in _read_frames(rows):
         total += 1
         if _read_form(frame) == candidate:
-            found = found or frame
+            found = frame if found is None else min(found, frame)
             holders += 1
-    if holders < LEAST_ROWS or 2 * holders <= total:
+    if found is None or holders < LEAST_ROWS or 2 * holders <= total:
         return ()
     return tuple(Message("system", text) for text in found)
 

@@ -46,13 +46,15 @@ def test_a_frame_is_what_more_than_half_of_the_rows_begin_with() -> None:
 
 
 def test_frames_that_differ_in_numbers_and_white_space_are_one() -> None:
-    """As where each row's system prompt tells the day; sentinels are asked on the first row's."""
+    """As where each row's system prompt tells the day; sentinels are asked on the earliest, whatever
+    the order of the rows.
+    """
     dated = [
         row(i, Message("system", f"You serve.\nToday is 2026-11-{i:02}.")) for i in range(1, 20)
     ]
-    assert find_frame(dated) == dated[0].messages[:1]
+    assert find_frame(dated) == find_frame(dated[::-1]) == dated[0].messages[:1]
     spaced = [row(i, Message("system", f"You{' ' * (1 + i)}serve.\n")) for i in range(9)]
-    assert find_frame(spaced) == spaced[0].messages[:1]
+    assert find_frame(spaced) == find_frame(spaced[::-1]) == spaced[-1].messages[:1]
 
 
 def test_a_few_rows_and_copies_of_one_have_no_frame() -> None:
